@@ -1,0 +1,1 @@
+"""What the notebooks of the series share: one module for each job, see the README for the floor plan."""

@@ -1,0 +1,144 @@
+"""Archives: read a zip or a folder safely, write a zip that is whole or absent and the same every time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+MAX_MEMBER_BYTES = 2 * 2**30
+MAX_TOTAL_BYTES = 256 * 2**30
+_TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold: the same input gives the same bytes
+
+
+class ArchiveError(ValueError):
+    """An archive that cannot be trusted or read; the message names the archive, the member and the reason."""
+
+
+class Archive:
+    """The files of a zip or of a folder, read in place and by name: nothing is ever unpacked to disk.
+
+    names: the files' relative POSIX paths, sorted.
+    Raises FileNotFoundError where `path` is missing, and ArchiveError where it is no zip or a member is hostile:
+    a path that leaves the archive, a link, an encrypted member, two of one name, or more bytes than allowed.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.exists():
+            raise FileNotFoundError(f"{self.path} is missing: give the path of a zip archive or of a folder")
+        self._zip = None if self.path.is_dir() else _open_zip(self.path)
+        if self._zip is None:
+            files = (file for file in self.path.rglob("*") if file.is_file())
+            self.names = sorted(file.relative_to(self.path).as_posix() for file in files)
+        else:
+            self.names = sorted(member.filename for member in _checked_members(self._zip, self.path))
+
+    def __enter__(self) -> Archive:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the zip, if there is one."""
+        if self._zip is not None:
+            self._zip.close()
+
+    def read(self, name: str) -> bytes:
+        """All bytes of one file. Raises ArchiveError where it is missing, damaged or too large."""
+        try:
+            if self._zip is not None:
+                return self._zip.read(name)
+            file = self.path / name
+            _check_size(self.path, name, file.stat().st_size)
+            return file.read_bytes()
+        except (KeyError, FileNotFoundError):
+            raise ArchiveError(f"{self.path} holds no {name!r}") from None
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
+            raise ArchiveError(f"{self.path}: {name!r} is damaged ({error}): make the archive again") from error
+
+    def digest(self) -> str:
+        """SHA-256 of the zip; of a folder, of its names and contents in order."""
+        if self._zip is not None:
+            return sha256(self.path)
+        total = hashlib.sha256()
+        for name in self.names:
+            total.update(f"{sha256(self.path / name)}  {name}\n".encode())
+        return total.hexdigest()
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_zip(path: str | Path, members: Iterable[tuple[str, bytes]]) -> Path:
+    """Write (name, bytes) pairs, as they come, to a zip: whole and under its name, or not at all.
+
+    Members are stored without compression (photos and weights hardly shrink) and without times, so the same
+    members give the same bytes on every machine.
+    Raises ArchiveError where a name is unsafe or comes twice.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    seen: set[str] = set()
+    try:
+        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as target:
+            for name, data in members:
+                _check_name(path, name, seen)
+                member = zipfile.ZipInfo(name, _TIMESTAMP)
+                member.external_attr = 0o644 << 16
+                target.writestr(member, data)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile:
+        raise ArchiveError(f"{path} is not a zip archive, or only a part of one: copy or download it again") from None
+
+
+def _checked_members(archive: zipfile.ZipFile, path: Path) -> list[zipfile.ZipInfo]:
+    """The members that are files, each checked: an archive from outside is hostile until then."""
+    total, seen, files = 0, set(), []
+    for member in archive.infolist():
+        _check_name(path, member.filename, seen)
+        kind = stat.S_IFMT(member.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise ArchiveError(f"{path}: {member.filename!r} is a link or a device, not a file: leave it out")
+        if member.flag_bits & 1:
+            raise ArchiveError(f"{path}: {member.filename!r} is encrypted: pack the archive without a password")
+        _check_size(path, member.filename, member.file_size)
+        total += member.file_size
+        if not member.is_dir():
+            files.append(member)
+    if total > MAX_TOTAL_BYTES:
+        raise ArchiveError(f"{path} unpacks to {total / 2**30:.0f} GiB, over the limit of {MAX_TOTAL_BYTES // 2**30}")
+    return files
+
+
+def _check_name(path: Path, name: str, seen: set[str]) -> None:
+    parts = PurePosixPath(name).parts
+    unsafe = not parts or name.startswith("/") or ".." in parts or "\\" in name or ":" in parts[0]
+    if unsafe or any(ord(character) < 32 for character in name):
+        raise ArchiveError(f"{path}: member {name!r} has an unsafe path: pack the archive with relative paths")
+    if name in seen:
+        raise ArchiveError(f"{path}: member {name!r} comes twice: pack the archive again")
+    seen.add(name)
+
+
+def _check_size(path: Path, name: str, size: int) -> None:
+    if size > MAX_MEMBER_BYTES:
+        limit = MAX_MEMBER_BYTES // 2**20
+        raise ArchiveError(f"{path}: {name!r} has {size / 2**20:.0f} MiB, over the limit of {limit} MiB: leave it out")

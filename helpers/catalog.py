@@ -1,0 +1,201 @@
+"""The catalog, one table for a data set: scan raw photos, split them by item, save and load `data.zip`."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from helpers.archives import Archive, ArchiveError, sha256, write_zip
+from helpers.checks import CORRECTED, LEFT_OUT, check_photos, threaded
+from helpers.layouts import SPLITS, read_layout
+from helpers.photos import decode, encode, fit
+
+FORMAT_VERSION = 1
+COLUMNS = ["path", "label", "view", "item", "split", "width", "height", "sha256", "boxes"]
+_TEXT = {"path": str, "label": str, "view": str, "item": str, "split": str, "sha256": str, "boxes": str}
+
+
+class SplitError(ValueError):
+    """Photos that cannot be divided into train, validation and test; the message says what is missing."""
+
+
+class Dataset(NamedTuple):
+    """A `data.zip`: where it lies, its catalog, and the facts of its `dataset.json`."""
+
+    path: Path
+    catalog: pd.DataFrame
+    name: str
+    classes: list[str]
+    views: list[str]
+    seed: int
+    raw_sha256: str
+
+    def sha256(self) -> str:
+        """Digest of the archive: the models trained on it carry it."""
+        return sha256(self.path)
+
+
+def scan(archive: Archive, progress: Callable[[Iterator], Iterator] = iter) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The usable photos of a raw archive and the findings, as `checks.check_photos` gives them."""
+    photos, misfits = read_layout(archive.names)
+    table, findings = check_photos(archive, photos, progress)
+    misfit_rows = pd.DataFrame([(name, reason, LEFT_OUT) for name, reason in misfits], columns=findings.columns)
+    return table, pd.concat([misfit_rows, findings], ignore_index=True)
+
+
+def assign_splits(
+    photos: pd.DataFrame, *, validation_fraction: float, test_fraction: float, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The photos with `split` filled, and findings on those moved from the split they came in.
+
+    Whole groups (items with their near duplicates) are drawn at random label by label, until validation and test
+    hold their fraction of each label's items. Annotated items always go to test. Splits that the set came with
+    are kept, a missing one is drawn from train; a group that stood in several goes to the one most protected.
+    Raises SplitError where a label cannot be in all three splits, and ValueError for impossible fractions.
+    """
+    if not (validation_fraction > 0 and test_fraction > 0 and validation_fraction + test_fraction < 1):
+        raise ValueError("validation_fraction and test_fraction must be over 0 and below 1 together")
+    groups = photos.groupby("group").agg(
+        label=("label", "first"),
+        items=("item", "nunique"),
+        annotated=("annotated", "any"),
+        preset=("split", lambda splits: next((name for name in reversed(SPLITS) if name in set(splits)), "")),
+    )
+    came_divided = set(photos["split"]) - {""}
+    groups["split"] = groups["preset"].where(~groups["annotated"], "test")
+    generator = np.random.default_rng(seed)
+    for label in sorted(groups["label"].unique()):
+        members = groups[groups["label"] == label]
+        for split, fraction in (("test", test_fraction), ("validation", validation_fraction)):
+            free = members[members["split"] == ("train" if came_divided else "")]
+            if split in came_divided:
+                continue
+            wanted = max(1, round(fraction * members["items"].sum()))
+            drawn = _draw(free["items"], wanted - members.loc[members["split"] == split, "items"].sum(), generator)
+            groups.loc[drawn, "split"] = split
+            members = groups[groups["label"] == label]
+    groups["split"] = groups["split"].replace("", "train")
+    divided = photos.assign(split=photos["group"].map(groups["split"]))
+    _check_splits(divided)
+    moved = photos[(photos["split"] != "") & (photos["split"] != divided["split"])]
+    now = divided.loc[moved.index, "split"]
+    reasons = [
+        f"moved from {old} to {new}: its item, a copy or boxes" for old, new in zip(moved["split"], now, strict=True)
+    ]
+    findings = pd.DataFrame({"source": moved["source"], "problem": reasons, "action": CORRECTED})
+    return divided, findings.reset_index(drop=True)
+
+
+def save(
+    archive: Archive, photos: pd.DataFrame, path: str | Path, *, name: str, height: int, width: int, seed: int
+) -> Dataset:
+    """Write `data.zip` from divided photos, each shrunk to fit into height x width px, and load it again.
+
+    The same photos and parameters give the same bytes. Photos pass one by one: memory stays flat.
+    """
+    photos = photos.sort_values("source", kind="stable").reset_index(drop=True)
+    paths = _stored_paths(photos)
+    facts = []
+
+    def members() -> Iterator[tuple[str, bytes]]:
+        rows = photos.itertuples(index=False)
+        stored = threaded(lambda row: _store(archive, row, height, width), rows)
+        for member, (data, size, boxes) in zip(paths, stored, strict=True):
+            facts.append((*size, hashlib.sha256(data).hexdigest(), json.dumps(boxes)))
+            yield member, data
+        table = photos.assign(path=paths)
+        table[["width", "height", "sha256", "boxes"]] = facts
+        yield "catalog.csv", table[COLUMNS].to_csv(index=False, lineterminator="\n").encode()
+        description = {
+            "format_version": FORMAT_VERSION,
+            "name": name,
+            "classes": sorted(photos["label"].unique().tolist()),
+            "views": sorted(set(photos["view"]) - {""}),
+            "seed": seed,
+            "raw_sha256": archive.digest(),
+        }
+        yield "dataset.json", (json.dumps(description, indent=2) + "\n").encode()
+
+    return load(write_zip(path, members()))
+
+
+def load(path: str | Path) -> Dataset:
+    """Read the catalog and the facts of a `data.zip`; the images stay in it.
+
+    Raises ArchiveError where it is no such archive, or of a format that this version does not know.
+    """
+    with Archive(path) as archive:
+        missing = {"catalog.csv", "dataset.json"} - set(archive.names)
+        if missing:
+            raise ArchiveError(f"{path} holds no {' and no '.join(sorted(missing))}: make it with 01-DataPreparation")
+        try:
+            facts = json.loads(archive.read("dataset.json"))
+            catalog = pd.read_csv(io.BytesIO(archive.read("catalog.csv")), dtype=_TEXT, keep_default_na=False)
+            catalog["boxes"] = catalog["boxes"].map(json.loads)
+            catalog = catalog[COLUMNS]
+            version = facts.pop("format_version")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ArchiveError(f"{path}: its catalog is damaged ({error}): run 01-DataPreparation again") from error
+        absent = set(catalog["path"]) - set(archive.names)
+    if version != FORMAT_VERSION:
+        raise ArchiveError(f"{path} has format {version}, not {FORMAT_VERSION}: run 01-DataPreparation again")
+    if absent:
+        raise ArchiveError(f"{path} lacks {len(absent)} images of its catalog, {min(absent)!r} first: make it again")
+    return Dataset(Path(path), catalog, **facts)
+
+
+def overlaps(catalog: pd.DataFrame, column: str = "item") -> list[str]:
+    """The items (or other values of `column`) that stand in more than one split: there must be none."""
+    splits = catalog.groupby(column)["split"].nunique()
+    return splits.index[splits > 1].tolist()
+
+
+def _draw(items: pd.Series, wanted: int, generator: np.random.Generator) -> list[int]:
+    """Groups at random, up to `wanted` items; a group that is too large for what is left is passed over."""
+    drawn = []
+    for group in generator.permutation(items.index.to_numpy()):
+        if items[group] <= wanted:
+            drawn.append(int(group))
+            wanted -= items[group]
+    return drawn
+
+
+def _check_splits(photos: pd.DataFrame) -> None:
+    counts = photos.groupby(["label", "split"])["item"].nunique().unstack(fill_value=0)
+    counts = counts.reindex(columns=SPLITS, fill_value=0)
+    if len(counts) < 2:
+        raise SplitError(f"{len(counts)} labels are left after the checks, at least 2 are needed: see the findings")
+    short = counts[(counts == 0).any(axis=1)]
+    if len(short):
+        raise SplitError(
+            f"Too few usable items, with all that looks the same in one split:\n{short.to_string()}\n"
+            "Every label needs at least 3 items, 2 of them without boxes: add photos, or leave the label out"
+        )
+
+
+def _stored_paths(photos: pd.DataFrame) -> list[str]:
+    """images/label/view/item_view.jpg, or images/ITEM.jpg without views; a second photo of a name gets a number."""
+    seen: dict[str, int] = {}
+    paths = []
+    for row in photos.itertuples(index=False):
+        stem = f"{row.label}/{row.view}/{row.item}_{row.view}" if row.view else row.item
+        stem = "/".join(part.replace("\\", "_").replace(":", "_") for part in PurePosixPath(stem).parts)
+        seen[stem] = seen.get(stem, 0) + 1
+        paths.append(f"images/{stem}.jpg" if seen[stem] == 1 else f"images/{stem}.{seen[stem]}.jpg")
+    return paths
+
+
+def _store(archive: Archive, row: NamedTuple, height: int, width: int) -> tuple[bytes, tuple[int, int], list[list]]:
+    """JPEG bytes, (width, height) and boxes of one photo as it is stored."""
+    original, _ = decode(archive.read(row.source), row.source)
+    image = fit(original, height, width)
+    scale = np.array([image.width / original.width, image.height / original.height] * 2)
+    boxes = [[name, *np.round(np.array(box) * scale).astype(int).tolist()] for name, *box in row.boxes]
+    return encode(image), image.size, boxes

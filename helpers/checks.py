@@ -1,0 +1,176 @@
+"""Look at every photo once: what is unusable, unusual, or there twice, and which photos belong together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import NamedTuple, TypeVar
+
+import defusedxml
+import defusedxml.ElementTree
+import numpy as np
+import pandas as pd
+from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
+
+from helpers.archives import Archive, ArchiveError
+from helpers.photos import PhotoError, decode
+
+LEFT_OUT, CORRECTED, KEPT, GROUPED = "left out", "corrected", "kept", "kept in one split"
+_THUMB_PX = 16
+_NEAR_MAX, _NEAR_RMS = 0.35, 0.10  # of a thumbnail's own contrast; unrelated photos of one fixed camera differ by > 0.7
+_FLAT_CONTRAST = 4.0  # gray levels: below it a picture is a plain surface, and its noise must not be blown up
+
+Row, Result = TypeVar("Row"), TypeVar("Result")
+
+
+class _Look(NamedTuple):
+    width: int
+    height: int
+    raw_sha256: str
+    thumb: np.ndarray | None  # (16 * 16,), zero mean, unit contrast; None where the photo cannot be used
+    boxes: list[list]
+    findings: list[tuple[str, str]]  # (problem, action)
+
+
+def check_photos(
+    archive: Archive, photos: pd.DataFrame, progress: Callable[[Iterator], Iterator] = iter
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The photos that can be used, and all findings (source, problem, action).
+
+    photos: the table of `layouts.read_layout`. The first table returned has besides: width and height in px,
+    raw_sha256, boxes ([name, xmin, ymin, xmax, ymax] in px of the upright photo), annotated, and group: a number
+    shared by all that must stand in one split, being one item or near duplicates of each other.
+    progress: wraps the iterator over the photos, to show how far it is.
+    """
+    rows = list(photos.itertuples(index=False))
+    looks = list(progress(threaded(lambda row: _look(archive, row), rows)))
+    findings = [
+        (row.source, problem, action)
+        for row, look in zip(rows, looks, strict=True)
+        for problem, action in look.findings
+    ]
+    usable = np.array([look.thumb is not None for look in looks], bool)
+    looks = [look for look in looks if look.thumb is not None]
+    table = photos[usable].reset_index(drop=True)
+    for column in ("width", "height", "raw_sha256", "boxes"):
+        table[column] = pd.Series([getattr(look, column) for look in looks], dtype=object)
+    table["annotated"] = table.pop("annotation") != ""
+    keep, group, duplicates = _group(table, [look.thumb for look in looks])
+    table = table.assign(group=group)[keep].reset_index(drop=True)
+    return table, pd.DataFrame(findings + duplicates, columns=["source", "problem", "action"])
+
+
+def read_boxes(data: bytes, width: int, height: int) -> list[list]:
+    """[name, xmin, ymin, xmax, ymax] in px of a width x height photo, from a Pascal VOC file.
+
+    Boxes drawn on a smaller or larger copy of the photo are scaled, and clipped to the photo.
+    Raises ValueError where the file is no VOC annotation, or belongs to a photo of other proportions.
+    """
+    try:
+        root = defusedxml.ElementTree.fromstring(data)
+        sizes = [int(root.findtext(f"size/{side}") or 0) for side in ("width", "height")]
+        corners = ("xmin", "ymin", "xmax", "ymax")
+        found = [
+            (thing.findtext("name") or "", [float(thing.findtext(f"bndbox/{corner}")) for corner in corners])
+            for thing in root.iter("object")
+        ]
+    except (defusedxml.ElementTree.ParseError, defusedxml.DefusedXmlException, TypeError, ValueError) as error:
+        raise ValueError(f"not a Pascal VOC annotation ({error})") from error
+    declared_width, declared_height = sizes if all(sizes) else (width, height)
+    if abs(declared_width / declared_height - width / height) > 0.02 * width / height:
+        raise ValueError(f"made for a photo of {declared_width} x {declared_height} px, this one is {width} x {height}")
+    scale = np.array([width / declared_width, height / declared_height] * 2)
+    limits = np.array([width, height] * 2)
+    boxes = [[name, *(np.array(box) * scale).clip(0, limits).round().astype(int).tolist()] for name, box in found]
+    return [box for box in boxes if box[3] > box[1] and box[4] > box[2]]
+
+
+def threaded(function: Callable[[Row], Result], rows: Iterable[Row], ahead: int = 64) -> Iterator[Result]:
+    """The results in order, computed in threads, with at most `ahead` of them waiting: memory stays flat."""
+    with ThreadPoolExecutor() as pool:
+        rows = iter(rows)
+        waiting = [pool.submit(function, row) for row in islice(rows, ahead)]
+        waiting.reverse()
+        while waiting:
+            yield waiting.pop().result()
+            waiting[:0] = [pool.submit(function, row) for row in islice(rows, 1)]
+
+
+def _look(archive: Archive, row: NamedTuple) -> _Look:
+    try:
+        data = archive.read(row.source)
+        image, notes = decode(data, row.source)
+    except (PhotoError, ArchiveError) as error:
+        return _Look(0, 0, "", None, [], [(str(error), LEFT_OUT)])
+    findings = [(note, CORRECTED) for note in notes]
+    boxes = []
+    if row.annotation:
+        try:
+            boxes = read_boxes(archive.read(row.annotation), image.width, image.height)
+        except ValueError as error:
+            findings.append((f"boxes not used: {error}", KEPT))
+    return _Look(image.width, image.height, hashlib.sha256(data).hexdigest(), _thumb(image), boxes, findings)
+
+
+def _thumb(image: Image.Image) -> np.ndarray:
+    small = image.convert("L").resize((_THUMB_PX, _THUMB_PX), Image.Resampling.BOX)
+    values = np.asarray(small, np.float32).ravel()
+    values -= values.mean()
+    return values / max(values.std(), _FLAT_CONTRAST)
+
+
+def _group(table: pd.DataFrame, thumbs: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str, str]]]:
+    """keep (N,) bool, group (N,) int, and findings."""
+    keep, findings = np.ones(len(table), bool), []
+    sources = table["source"].to_numpy()
+    torn = table.groupby("item")["label"].transform("nunique") > 1
+    for source in sources[torn]:
+        findings.append((source, "its item stands under two labels", LEFT_OUT))
+    keep[torn] = False
+    for _, same in table[~torn].groupby("raw_sha256"):
+        if len(same) == 1:
+            continue
+        first, *copies = same.sort_values("annotated", ascending=False, kind="stable").index
+        if same["label"].nunique() > 1:
+            reason, left = "the same photo stands under two labels: " + ", ".join(sources[same.index]), same.index
+        else:
+            reason, left = f"the same photo as {sources[first]}", copies
+        findings += [(sources[index], reason, LEFT_OUT) for index in left]
+        keep[left] = False
+
+    items = pd.factorize(table["item"])[0]
+    chains = [pair for pair in pd.DataFrame({"item": items}).groupby("item").indices.values() if len(pair) > 1]
+    links = [np.stack([members[:-1], members[1:]], 1) for members in chains]
+    near = [(a, b) for a, b in _near_duplicates(np.array(thumbs)) if keep[a] and keep[b] and items[a] != items[b]]
+    for a, b in near:
+        findings.append((sources[b], f"looks the same as {sources[a]}{_labels_differ(table, a, b)}", GROUPED))
+    pairs = np.concatenate([*links, np.array(near, int).reshape(-1, 2)])
+    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(table), len(table)))
+    return keep, connected_components(graph, directed=False)[1], findings
+
+
+def _labels_differ(table: pd.DataFrame, a: int, b: int) -> str:
+    first, second = table["label"][a], table["label"][b]
+    return "" if first == second else f", but one is {first!r} and one {second!r}: look at them"
+
+
+def _near_duplicates(thumbs: np.ndarray) -> list[tuple[int, int]]:
+    """Index pairs (a < b) of photos alike in every part: copies encoded, resized or lit anew.
+
+    thumbs: (N, 256). Coarse thumbnails find candidates in a k-d tree, in about N log N; the fine ones decide.
+    """
+    if len(thumbs) < 2:
+        return []
+    coarse = thumbs.reshape(-1, 4, _THUMB_PX // 4, 4, _THUMB_PX // 4).mean((2, 4)).reshape(len(thumbs), -1)
+    pairs = KDTree(coarse).query_pairs(_NEAR_MAX / 2, p=np.inf, output_type="ndarray")
+    alike = []
+    for part in np.array_split(pairs, len(pairs) // 100_000 + 1):  # bounded memory
+        difference = np.abs(thumbs[part[:, 0]] - thumbs[part[:, 1]])
+        near = (difference.max(1) <= _NEAR_MAX) & (np.sqrt((difference**2).mean(1)) <= _NEAR_RMS)
+        alike += part[near].tolist()
+    return sorted(map(tuple, alike))

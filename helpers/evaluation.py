@@ -1,0 +1,77 @@
+"""From probabilities to figures: per class and view, and for items whose views are fused. Arrays and tables only."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+
+FUSED = "fused"
+
+
+def predictions(catalog: pd.DataFrame, probabilities: np.ndarray, classes: list[str]) -> pd.DataFrame:
+    """One row an image: path, item, view, label, predicted, confidence, and a column of probability for each class.
+
+    catalog: the rows predicted, in the order of probabilities (N, C).
+    """
+    if probabilities.shape != (len(catalog), len(classes)):
+        raise ValueError(f"{probabilities.shape} probabilities for {len(catalog)} images and {len(classes)} classes")
+    table = catalog[["path", "item", "view", "label"]].reset_index(drop=True)
+    return _decide(table, pd.DataFrame(probabilities, columns=classes))
+
+
+def fuse_views(images: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """One row an item, from the rows of its images: the mean of their log-probabilities, made to add up to 1.
+
+    images: a table of `predictions`. Each view is a witness of its own, so a sure one outweighs an unsure one.
+    Source: Kittler et al. (1998), On Combining Classifiers (the product rule).
+    """
+    logs = np.log(images[classes].clip(lower=1e-7)).groupby(images["item"]).mean()
+    probabilities = np.exp(logs).div(np.exp(logs).sum(axis=1), axis=0)
+    table = images.groupby("item")[["label"]].first().reset_index().assign(view=FUSED)
+    return _decide(table, probabilities.loc[table["item"]].reset_index(drop=True))
+
+
+def with_fused(images: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """The predictions of images, and below them those of items with all views fused, where there are views."""
+    if images["view"].nunique() < 2:
+        return images
+    return pd.concat([images, fuse_views(images, classes)], ignore_index=True)
+
+
+def scores(predicted: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """For each view: images, accuracy, and precision, recall and F1 as the mean over classes."""
+    rows = []
+    for view, part in predicted.groupby("view", sort=False):
+        means = precision_recall_fscore_support(
+            part["label"], part["predicted"], labels=classes, average="macro", zero_division=0
+        )
+        accuracy = accuracy_score(part["label"], part["predicted"])
+        rows.append((view, len(part), accuracy, *means[:3]))
+    return pd.DataFrame(rows, columns=["view", "images", "accuracy", "precision", "recall", "f1"])
+
+
+def class_scores(predicted: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """For each view and class: precision, recall, F1, and of how many images."""
+    tables = []
+    for view, part in predicted.groupby("view", sort=False):
+        figures = precision_recall_fscore_support(part["label"], part["predicted"], labels=classes, zero_division=0)
+        table = pd.DataFrame(dict(zip(("precision", "recall", "f1", "images"), figures, strict=True)))
+        tables.append(table.assign(view=view, label=classes))
+    return pd.concat(tables, ignore_index=True)[["view", "label", "precision", "recall", "f1", "images"]]
+
+
+def majority_accuracy(train_labels: pd.Series, test_labels: pd.Series) -> float:
+    """Accuracy of always answering the most frequent class of the train split: what any network must beat."""
+    return float((test_labels == train_labels.mode()[0]).mean())
+
+
+def worst_mistakes(images: pd.DataFrame, count: int) -> pd.DataFrame:
+    """The images that were called wrong most surely, surest first."""
+    wrong = images[images["label"] != images["predicted"]]
+    return wrong.sort_values("confidence", ascending=False, kind="stable").head(count)
+
+
+def _decide(table: pd.DataFrame, probabilities: pd.DataFrame) -> pd.DataFrame:
+    chosen = {"predicted": probabilities.idxmax(axis=1), "confidence": probabilities.max(axis=1)}
+    return pd.concat([table.assign(**chosen), probabilities], axis=1)

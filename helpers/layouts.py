@@ -1,0 +1,145 @@
+"""From file names to a table: which label, view, item and split each photo has, read off the folders alone."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+import pandas as pd
+
+from helpers.photos import EXTENSIONS
+
+SPLITS = ("train", "validation", "test")
+EXPECTED = """Expected one of, at any depth and under any leading folders:
+  label/view/serial_view.ext    as in damaged/side/0185973818825_side.jpg (the views of one item share its serial)
+  label/name.ext                as in glass/glass12.jpg (one folder for each class)
+either of them also below train/, val/ and test/. Pascal VOC boxes may stand beside a photo, as name.xml."""
+_SPLIT_FOLDERS = dict.fromkeys(("train", "training"), "train")
+_SPLIT_FOLDERS |= dict.fromkeys(("val", "valid", "validation"), "validation")
+_SPLIT_FOLDERS |= dict.fromkeys(("test", "testing"), "test")
+_JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}
+
+
+class LayoutError(ValueError):
+    """Folders that no known layout explains; the message shows what was found and what is expected."""
+
+
+class _Photo(NamedTuple):
+    source: str
+    folders: tuple[str, ...]  # without those that name a split or the annotated part
+    stem: str
+    split: str
+
+
+def read_layout(names: Iterable[str]) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+    """One row a photo (source, label, view, item, split, annotation), and (name, reason) of what fits nowhere.
+
+    names: relative POSIX paths of all files. view is empty where the set has none; split where it is not divided;
+    annotation where no .xml stands beside the photo. An item is the serial, or the photo's own path.
+    Raises LayoutError where no known layout explains the folders.
+    """
+    names = sorted(name for name in names if not _is_junk(name))
+    photos = [name for name in names if PurePosixPath(name).suffix.lower() in EXTENSIONS]
+    annotations = {name[: -len(".xml")]: name for name in names if name.lower().endswith(".xml")}
+    stems = {_stem(name) for name in photos}
+    others = set(names) - set(photos) - {name for stem, name in annotations.items() if stem in stems}
+    misfits = [(name, "no photo, by its extension, nor the boxes of one") for name in sorted(others)]
+
+    divided = _is_divided(photos)
+    parsed = [_parse(name, divided=divided) for name in photos]
+    rows, misplaced = _read_views(parsed) or _read_classes(parsed)
+    table = pd.DataFrame(rows, columns=["source", "label", "view", "item", "split"])
+    if table["label"].nunique() < 2:
+        raise LayoutError(_unknown(names, f"found {table['label'].nunique()} label folder(s), at least 2 are needed"))
+    table["annotation"] = [annotations.get(_stem(name), "") for name in table["source"]]
+    return table, misfits + misplaced
+
+
+def _read_views(photos: list[_Photo]) -> tuple[list[tuple], list[tuple[str, str]]] | None:
+    """label/view/serial_view, or None where most photos are not named so."""
+    fits = [photo for photo in photos if _has_view(photo)]
+    labels = {photo.folders[-2] for photo in fits}
+    if len(fits) <= len(photos) / 2 or len(labels) < 2:
+        return None
+    rows = [
+        (photo.source, photo.folders[-2], view := photo.folders[-1], photo.stem[: -len(view) - 1], photo.split)
+        for photo in fits
+    ]
+    misfits = [(photo.source, "not named serial_view in a folder view") for photo in photos if not _has_view(photo)]
+    return rows, misfits
+
+
+def _read_classes(photos: list[_Photo]) -> tuple[list[tuple], list[tuple[str, str]]]:
+    """label/name: the folder a photo stands in is its class."""
+    fits = [photo for photo in photos if photo.folders]
+    _check_classes(fits, photos)
+    prefix = _common_prefix([PurePosixPath(photo.source).parts[:-1] for photo in fits])
+    rows = [
+        (photo.source, photo.folders[-1], "", "/".join(PurePosixPath(_stem(photo.source)).parts[prefix:]), photo.split)
+        for photo in fits
+    ]
+    return rows, [(photo.source, "stands in no class folder") for photo in photos if not photo.folders]
+
+
+def _check_classes(fits: list[_Photo], photos: list[_Photo]) -> None:
+    """A folder name below several others may be a class of several batches or a view: we do not guess."""
+    if not fits:
+        raise LayoutError(_unknown([photo.source for photo in photos], "no photo stands in a class folder"))
+    parents: dict[tuple[int, str], set[tuple[str, ...]]] = defaultdict(set)
+    for photo in fits:
+        parents[len(photo.folders), photo.folders[-1]].add(photo.folders[:-1])
+    for (_, label), above in parents.items():
+        if len(above) > 1:
+            first, second = sorted("/".join(folders) for folders in above)[:2]
+            reason = f"the folder {label!r} stands below both {first!r} and {second!r}: is it a class, or a view?"
+            raise LayoutError(_unknown([photo.source for photo in photos], reason))
+
+
+def _parse(name: str, *, divided: bool) -> _Photo:
+    path = PurePosixPath(name)
+    splits = [_SPLIT_FOLDERS[part.lower()] for part in path.parts[:-1] if part.lower() in _SPLIT_FOLDERS]
+    aside = {"annotated"} | (set(_SPLIT_FOLDERS) if divided else set())
+    folders = tuple(part for part in path.parts[:-1] if part.lower() not in aside)
+    return _Photo(name, folders, path.stem, splits[-1] if divided and splits else "")
+
+
+def _is_divided(names: list[str]) -> bool:
+    """A folder "test" alone may be a class; beside a "train" it is a split."""
+    folders = {part.lower() for name in names for part in PurePosixPath(name).parts[:-1]}
+    found = {_SPLIT_FOLDERS[folder] for folder in folders & set(_SPLIT_FOLDERS)}
+    return "train" in found and len(found) > 1
+
+
+def _has_view(photo: _Photo) -> bool:
+    ending = f"_{photo.folders[-1]}" if len(photo.folders) >= 2 else ""
+    return bool(ending) and photo.stem.endswith(ending) and photo.stem != ending
+
+
+def _common_prefix(folders: list[tuple[str, ...]]) -> int:
+    """How many leading folders all paths share, the class folder itself not counted."""
+    shared = 0
+    for parts in zip(*(path[:-1] for path in folders), strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared += 1
+    return shared
+
+
+def _stem(name: str) -> str:
+    return name[: -len(PurePosixPath(name).suffix)] if PurePosixPath(name).suffix else name
+
+
+def _is_junk(name: str) -> bool:
+    return any(part.startswith(".") or part in _JUNK for part in PurePosixPath(name).parts)
+
+
+def _unknown(names: list[str], reason: str) -> str:
+    """What was found, folder by folder with an example, and what is expected."""
+    counts = Counter(str(PurePosixPath(name).parent) for name in names)
+    examples = {str(PurePosixPath(name).parent): PurePosixPath(name).name for name in reversed(names)}
+    lines = [f"  {folder}/{examples[folder]}  ({count} files)" for folder, count in counts.most_common(8)]
+    more = f"\n  ... and {len(counts) - 8} more folders" if len(counts) > 8 else ""
+    found = "\n".join(lines) if lines else "  no photo at all"
+    return f"Unknown layout: {reason}.\nFound:\n{found}{more}\n{EXPECTED}"

@@ -1,0 +1,234 @@
+"""Networks: build one with a new head, freeze it, and keep it as safetensors with a card that says what it is."""
+
+from __future__ import annotations
+
+import copy
+import importlib.metadata
+import json
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import safetensors
+import safetensors.torch
+import torch
+import torchvision
+from torch import nn
+from torchvision.models.vision_transformer import VisionTransformer
+
+from helpers.archives import Archive, ArchiveError, sha256, write_zip
+
+FORMAT_VERSION = 1
+SMALL_CNN = "small_cnn"
+IMAGENET_MEAN, IMAGENET_DEVIATION = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+_FIXED_INPUT_PX = {"maxvit_t": 224}  # the others that take one size only are the vision transformers
+
+
+class WeightsError(RuntimeError):
+    """Weights that cannot be had or do not fit; the message says which and what to do."""
+
+
+class Model(NamedTuple):
+    """A trained network and its card."""
+
+    network: nn.Module
+    card: dict
+
+
+def build(architecture: str, classes: int, weights: str) -> nn.Module:
+    """A network of that architecture whose new head gives `classes` logits.
+
+    architecture: "small_cnn", or any name of torchvision's classification models.
+    weights: "imagenet" for torchvision's published ones, a path to a state dict (.pth or .safetensors), or "none".
+    Raises ValueError for an unknown architecture, WeightsError where the weights cannot be had or do not fit.
+    """
+    if architecture == SMALL_CNN:
+        network = small_cnn(classes)
+    elif architecture in torchvision.models.list_models(module=torchvision.models):
+        network = torchvision.models.get_model(architecture, weights=None, **_quiet(architecture))
+        network.aux_logits = False  # GoogLeNet and Inception: one output in training too
+        _replace_head(network, classes)
+    else:
+        known = ", ".join([SMALL_CNN, *torchvision.models.list_models(module=torchvision.models)])
+        raise ValueError(f"Unknown architecture {architecture!r}: choose one of {known}")
+    if weights != "none":
+        _load_weights(network, _state(architecture, weights), f"{weights} weights of {architecture}")
+    return network
+
+
+def small_cnn(classes: int) -> nn.Sequential:
+    """Four convolutions, each with normalization, ReLU and pooling, then one linear layer: small enough to read.
+
+    Takes (N, 3, H, W) of any size from 16 px. The strongest answer anywhere in the image counts (global maximum):
+    damage is small, and an average over the image would drown it.
+    """
+    layers: list[nn.Module] = []
+    for before, after in pairwise((3, 16, 32, 64, 128)):
+        layers += [
+            nn.Conv2d(before, after, 3, padding=1, bias=False),
+            nn.BatchNorm2d(after),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        ]
+    return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(after, classes))
+
+
+def head_name(network: nn.Module) -> str:
+    """The name of the layer that gives the logits: the last linear one, or in SqueezeNet the last convolution."""
+    layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    return layers[-1][0]
+
+
+def input_size(network: nn.Module, architecture: str, height: int, width: int) -> tuple[int, int]:
+    """(height, width) in px of the images to feed: as wanted, but for networks that take one size only."""
+    if isinstance(network, VisionTransformer):
+        return network.image_size, network.image_size
+    fixed = _FIXED_INPUT_PX.get(architecture)
+    return (fixed, fixed) if fixed else (height, width)
+
+
+def freeze(network: nn.Module, *, train: str) -> None:
+    """Let everything learn (train="all") or the head alone (train="head")."""
+    network.requires_grad_(train == "all")
+    network.get_submodule(head_name(network)).requires_grad_(True)
+
+
+def training_mode(network: nn.Module) -> None:
+    """Training mode for what learns; what is frozen stays in evaluation mode, its batch statistics untouched."""
+    network.train()
+    if not all(parameter.requires_grad for parameter in network.parameters()):
+        network.eval()  # the backbone's dropout and stochastic depth rest too
+        network.get_submodule(head_name(network)).train()
+
+
+def count_parameters(network: nn.Module, *, trainable: bool = False) -> int:
+    """How many numbers the network holds, or of these, how many learn."""
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad or not trainable)
+
+
+def without_inplace(network: nn.Module) -> nn.Module:
+    """A copy that never overwrites its activations, as explanations need; the network itself stays as it is."""
+    network = copy.deepcopy(network)
+    for layer in network.modules():
+        if getattr(layer, "inplace", False):
+            layer.inplace = False
+    return network
+
+
+def origin(weights: str) -> str:
+    """What a card says of where the weights came from."""
+    if weights == "none":
+        return "none: random weights, trained from scratch"
+    if weights == "imagenet":
+        return f"ImageNet, published with torchvision {torchvision.__version__}"
+    return f"{Path(weights).name}, sha256 {sha256(weights)}"
+
+
+def library_versions() -> dict[str, str]:
+    """The versions that a card names."""
+    return {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "numpy", "pillow", "captum")}
+
+
+def save_models(path: str | Path, models: dict[str, Model], comparison: pd.DataFrame) -> Path:
+    """Write `models.zip`: for each name its weights and card, and the comparison table. Whole, or not at all."""
+
+    def members() -> Iterator[tuple[str, bytes]]:
+        for name, (network, card) in models.items():
+            yield f"{name}/model.safetensors", to_bytes(network.state_dict())
+            yield f"{name}/card.json", (json.dumps({"format_version": FORMAT_VERSION} | card, indent=2) + "\n").encode()
+        yield "comparison.csv", comparison.to_csv(lineterminator="\n").encode()
+
+    return write_zip(path, members())
+
+
+def load_models(path: str | Path, names: Iterable[str] = ()) -> dict[str, Model]:
+    """The networks of a `models.zip`, all or those named, in evaluation mode on the CPU.
+
+    Raises ArchiveError where it is no such archive or a network in it is damaged, ValueError for an unknown name.
+    """
+    with Archive(path) as archive:
+        found = sorted(member.removesuffix("/card.json") for member in archive.names if member.endswith("/card.json"))
+        if not found:
+            raise ArchiveError(f"{path} holds no network: make it with 02-ModelTraining")
+        unknown = set(names) - set(found)
+        if unknown:
+            raise ValueError(f"{path} holds no network {', '.join(sorted(unknown))}; it holds {', '.join(found)}")
+        return {name: _load_model(archive, name) for name in (names or found)}
+
+
+def to_bytes(tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> bytes:
+    """Tensors by name as safetensors."""
+    return safetensors.torch.save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, metadata)
+
+
+def _load_model(archive: Archive, name: str) -> Model:
+    try:
+        card = json.loads(archive.read(f"{name}/card.json"))
+        if card["format_version"] != FORMAT_VERSION:
+            raise ArchiveError(f"{archive.path}: {name} has format {card['format_version']}, not {FORMAT_VERSION}")
+        network = build(card["architecture"], len(card["classes"]), "none")
+        network.load_state_dict(safetensors.torch.load(archive.read(f"{name}/model.safetensors")))
+    except (KeyError, TypeError, json.JSONDecodeError, safetensors.SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ArchiveError(f"{archive.path}: {name} cannot be read ({reason}): run 02-ModelTraining again") from error
+    return Model(network.eval(), card)
+
+
+def _replace_head(network: nn.Module, classes: int) -> None:
+    name = head_name(network)
+    parent, _, last = name.rpartition(".")
+    old = network.get_submodule(name)
+    if isinstance(old, nn.Conv2d):
+        new = nn.Conv2d(old.in_channels, classes, old.kernel_size, old.stride, old.padding)
+        network.num_classes = classes
+    else:
+        new = nn.Linear(old.in_features, classes)
+        nn.init.normal_(new.weight, std=0.01)
+        nn.init.zeros_(new.bias)
+    setattr(network.get_submodule(parent), last, new)
+
+
+def _quiet(architecture: str) -> dict[str, bool]:
+    """GoogLeNet and Inception warn of a slow start unless told which one to take."""
+    return {"init_weights": True} if architecture in ("googlenet", "inception_v3") else {}
+
+
+def _state(architecture: str, weights: str) -> dict[str, torch.Tensor]:
+    if weights == "imagenet":
+        if architecture == SMALL_CNN:
+            raise WeightsError(f'There are no ImageNet weights of {SMALL_CNN}: it starts from nothing, weights="none"')
+        published = torchvision.models.get_model_weights(architecture).DEFAULT
+        try:
+            return published.get_state_dict(progress=False, check_hash=True)
+        except (OSError, RuntimeError) as error:
+            raise WeightsError(
+                f"The ImageNet weights of {architecture} could not be fetched from {published.url} ({error}). "
+                "Go online, or download that file elsewhere and give its path as weights, "
+                'or start from nothing with weights="none"'
+            ) from error
+    path = Path(weights)
+    if not path.is_file():
+        raise WeightsError(f'weights={weights!r} is no file: give "imagenet", "none" or the path of a state dict')
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip and safetensors each fail in their own way
+        raise WeightsError(f"{path} cannot be read as a state dict: {str(error).splitlines()[0]}") from error
+
+
+def _load_weights(network: nn.Module, state: dict[str, torch.Tensor], what: str) -> None:
+    """Load all but the head. Half precision becomes float; auxiliary outputs may be there or not."""
+    head = head_name(network)
+    own = network.state_dict()
+    aside = (f"{head}.", "aux1.", "aux2.", "AuxLogits.")
+    body = {name: tensor for name, tensor in state.items() if not name.startswith(aside)}
+    needed = {name for name in own if not name.startswith(aside) and not name.endswith("num_batches_tracked")}
+    missing, unexpected = needed - set(body), set(body) - set(own)
+    shapes = {name for name in body.keys() & own.keys() if body[name].shape != own[name].shape}
+    for problem, names in (("lack", missing), ("have unknown", unexpected), ("have another shape of", shapes)):
+        if names:
+            raise WeightsError(f"{what} do not fit: they {problem} {min(names)!r} and {len(names) - 1} more")
+    network.load_state_dict(body, strict=False)

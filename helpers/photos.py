@@ -1,0 +1,103 @@
+"""One photo: from the bytes of any camera or tool to an upright RGB picture, with what was unusual about it."""
+
+from __future__ import annotations
+
+import io
+from pathlib import PurePosixPath
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+EXTENSIONS = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".bmp": "BMP",
+    ".gif": "GIF",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
+MAX_PIXELS = 80_000_000
+JPEG_QUALITY = 95
+_EXIF_ORIENTATION = 0x0112
+
+
+class PhotoError(ValueError):
+    """A photo that cannot be used; the message says why in a few words."""
+
+
+def decode(data: bytes, name: str = "", *, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, list[str]]:
+    """The photo in `data`, upright and in RGB, and notes on what had to be changed for that.
+
+    name: the file's name, to compare its extension with what the bytes are.
+    Raises PhotoError where the file is empty, no image, truncated, or has more than `max_pixels`.
+    """
+    if not data:
+        raise PhotoError("empty file")
+    try:
+        image = Image.open(io.BytesIO(data))
+    except UnidentifiedImageError:
+        raise PhotoError("not an image, or a kind that is not supported") from None
+    except Image.DecompressionBombError:
+        raise PhotoError(f"more than {max_pixels:,} pixels") from None
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise PhotoError(f"unreadable ({error})") from error
+    if image.width * image.height > max_pixels:
+        raise PhotoError(f"{image.width} x {image.height}: more than {max_pixels:,} pixels")
+    notes = _notes(image, name)
+    try:
+        image.load()
+        return _to_rgb(ImageOps.exif_transpose(image)), notes
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise PhotoError(f"truncated or damaged ({error})") from error
+
+
+def fit(image: Image.Image, height: int, width: int) -> Image.Image:
+    """The image shrunk to fit into height x width px with its proportions kept; never enlarged."""
+    scale = min(height / image.height, width / image.width)
+    if scale >= 1:
+        return image
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3)
+
+
+def encode(image: Image.Image) -> bytes:
+    """JPEG bytes at a quality, and without the color subsampling, that would blur fine damage."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return buffer.getvalue()
+
+
+def _notes(image: Image.Image, name: str) -> list[str]:
+    expected = EXTENSIONS.get(PurePosixPath(name).suffix.lower())
+    kind = "JPEG" if image.format == "MPO" else image.format  # a phone's JPEG with a second picture behind it
+    transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+    facts = {
+        f"is {image.format}, not {expected}": expected
+        not in (None, image.format, "JPEG" if image.format == "MPO" else ""),
+        "rotated by its EXIF tag": image.getexif().get(_EXIF_ORIENTATION, 1) != 1,
+        "animated: first frame taken": kind != "JPEG" and getattr(image, "is_animated", False),
+        "16-bit": image.mode.startswith("I") or any("16" in str(tile[3]) for tile in image.tile),
+        "gray": image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I"),
+        "CMYK": image.mode == "CMYK",
+        "transparent: put on white": transparent,
+    }
+    return [note for note, holds in facts.items() if holds]
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":  # Pillow would cut 16 bits off at 255
+        image = Image.fromarray(_to_uint8(np.asarray(image)))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _to_uint8(values: np.ndarray) -> np.ndarray:
+    """(H, W) of 16-bit integers, or of floats in 0..1 or 0..255, as uint8."""
+    if not np.isfinite(values).all():
+        raise ValueError("values that are not finite")
+    largest = 65535 if values.dtype.kind != "f" else 1 if values.max() <= 1 else 255
+    return (values / largest * 255).round().clip(0, 255).astype(np.uint8)

@@ -1,0 +1,194 @@
+"""The set-up of a notebook: where the project is, which device, whether the parameters are right, who is there."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib.metadata
+import os
+import platform
+import random
+import sys
+import types
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+PARAMETERS_MARK = "# Parameters of this notebook"
+_TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict, "None": types.NoneType}
+
+Row = TypeVar("Row")
+
+
+class ParameterError(ValueError):
+    """Parameters that a notebook does not know, or of a wrong type; the message lists all of them."""
+
+
+def start() -> Path:
+    """Print the versions and the device at hand, and return the project's root: what every set-up cell ends with."""
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "torchvision", "captum")]
+    print(f"Python {platform.python_version()}, {', '.join(versions)}, {torch.get_num_threads()} CPU threads")
+    print(f"Device: {describe(pick_device('auto'))}")
+    return root()
+
+
+def root() -> Path:
+    """The folder that holds `transfer/`: the clone wherever one stands in it, else (Colab) the current folder."""
+    clone = Path(__file__).resolve().parent.parent
+    return clone if (clone / "notebooks").is_dir() else Path.cwd()
+
+
+def resolve(path: str | Path) -> Path:
+    """An absolute path for one that a parameter gives: as it stands where it exists, else below the root."""
+    path = Path(path).expanduser()
+    return path.resolve() if path.is_absolute() or path.exists() else root() / path
+
+
+def pick_device(device: str) -> torch.device:
+    """The device of that name, or for "auto" the best at hand. Raises ParameterError where it is not there."""
+    if device == "auto":
+        return torch.device(
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ParameterError(f"device {device!r} is not at hand ({reason}): use 'auto', 'cpu' or 'cuda'") from error
+    return chosen
+
+
+def describe(device: torch.device) -> str:
+    """The device in words."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
+def set_seed(seed: int) -> None:
+    """Seed every generator that a library may draw from."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def check_parameters(namespace: dict[str, object]) -> dict[str, object]:
+    """The notebook's parameters with the values they now have, after papermill or nbmake set theirs.
+
+    namespace: `globals()` of the notebook. What a parameter's cell declares is what it may be: the type of its
+    literal, or the annotation where one stands there. A whole number may stand for a fraction, None only for None.
+    Raises ParameterError that names every unknown parameter and every wrong type.
+    """
+    cells = [cell for cell in namespace["In"] if isinstance(cell, str)]
+    positions = [i for i, cell in enumerate(cells) if cell.lstrip().startswith(PARAMETERS_MARK)]
+    if not positions:
+        raise ParameterError(f"Run the parameters cell first: the one that starts with {PARAMETERS_MARK!r}")
+    declared = _assignments(cells[positions[-1]])
+    given = {name for cell in cells[positions[-1] + 1 : -1] for name in _assignments(cell)}
+    injected = set() if someone_can_answer() else given  # a person's own cells may assign what they like
+    problems = [_unknown(name, declared) for name in sorted(injected - set(declared))]
+    problems += [_wrong_type(name, namespace[name], allowed) for name, allowed in declared.items()]
+    if any(problems):
+        takes = ", ".join(declared)
+        raise ParameterError("\n".join([*filter(None, problems), f"This notebook takes: {takes}"]))
+    return {name: namespace[name] for name in declared}
+
+
+def someone_can_answer() -> bool:
+    """Whether a person sits before the notebook: a headless run is told not to ask, and would wait for ever."""
+    shell = _ipython()
+    return bool(shell and getattr(getattr(shell, "kernel", None), "_allow_stdin", False))
+
+
+def require(path: Path, remedy: str) -> Path:
+    """The archive at `path`; in Colab it is asked for with an upload dialog where it is missing.
+
+    Raises FileNotFoundError with the remedy where it is not to be had.
+    """
+    if not path.exists() and _in_colab() and someone_can_answer():
+        from google.colab import files
+
+        print(f"{path.name} is not here: choose it on your computer ({remedy})")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for data in files.upload().values():
+            unfinished = path.with_name(f".{path.name}.unfinished")
+            unfinished.write_bytes(data)
+            os.replace(unfinished, path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: {remedy}")
+    return path
+
+
+def offer(path: Path) -> None:
+    """Say where a result lies, and hand it to the browser in Colab."""
+    print(f"Written: {path} ({path.stat().st_size / 2**20:.1f} MB)")
+    if _in_colab() and someone_can_answer():
+        from google.colab import files
+
+        files.download(str(path))
+
+
+def progress(rows: Iterable[Row], what: str, total: int | None = None) -> Iterator[Row]:
+    """A bar for a person; in a log or a report a line each ten seconds, and one at the end."""
+    often = 0.1 if someone_can_answer() else 10
+    yield from tqdm(rows, what, total, file=sys.stdout, ascii=" =", ncols=88, mininterval=often, maxinterval=often)
+
+
+def _assignments(source: str) -> dict[str, tuple[type, ...]]:
+    """Names assigned at the top level of a cell, with the types that their literal or annotation allows."""
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:  # a cell with a magic in it
+        return {}
+    plain = {
+        target.id: (_literal_type(node.value),)
+        for node in body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    annotated = {node.target.id: _annotated_types(node) for node in body if isinstance(node, ast.AnnAssign)}
+    order = [name for node in body for name in (*plain, *annotated) if name in _targets(node)]
+    return {name: (plain | annotated)[name] for name in order}
+
+
+def _targets(node: ast.stmt) -> list[str]:
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def _literal_type(value: ast.expr) -> type:
+    try:
+        return type(ast.literal_eval(value))
+    except ValueError:
+        return object
+
+
+def _annotated_types(node: ast.AnnAssign) -> tuple[type, ...]:
+    return tuple(_TYPES[name.strip()] for name in ast.unparse(node.annotation).split("|"))
+
+
+def _unknown(name: str, declared: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, declared, n=1)
+    return f"Unknown parameter {name!r}" + (f": did you mean {close[0]!r}?" if close else "")
+
+
+def _wrong_type(name: str, value: object, allowed: tuple[type, ...]) -> str:
+    if object in allowed or type(value) in allowed or (type(value) is int and float in allowed):
+        return ""
+    wanted = " or ".join(kind.__name__ for kind in allowed)
+    hint = ": papermill passes text as it stands with -r" if str in allowed and isinstance(value, int | float) else ""
+    hint = ": papermill passes lists and mappings with -y" if {list, dict} & set(allowed) else hint
+    return f"Parameter {name!r} must be {wanted}, not {type(value).__name__} {value!r}{hint}"
+
+
+def _in_colab() -> bool:
+    return "google.colab" in sys.modules
+
+
+def _ipython() -> object | None:
+    get = sys.modules.get("IPython")
+    return get.get_ipython() if get else None
