@@ -66,9 +66,16 @@ def majority_accuracy(train_labels: pd.Series, test_labels: pd.Series) -> float:
     return float((test_labels == train_labels.mode()[0]).mean())
 
 
-def worst_mistakes(images: pd.DataFrame, count: int) -> pd.DataFrame:
-    """The images that were called wrong most surely, surest first."""
-    wrong = images[images["label"] != images["predicted"]]
+def log_loss(predicted: pd.DataFrame, classes: list[str]) -> float:
+    """Mean of -log(probability of the true class), over items where their views are fused, else over images."""
+    part = predicted[predicted["view"] == FUSED] if FUSED in set(predicted["view"]) else predicted
+    columns = [classes.index(label) for label in part["label"]]
+    return float(-np.log(part[classes].to_numpy()[np.arange(len(part)), columns].clip(1e-7)).mean())
+
+
+def worst_mistakes(predicted: pd.DataFrame, count: int) -> pd.DataFrame:
+    """The images (not the fused items) that were called wrong most surely, surest first."""
+    wrong = predicted[(predicted["label"] != predicted["predicted"]) & (predicted["view"] != FUSED)]
     return wrong.sort_values("confidence", ascending=False, kind="stable").head(count)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -40,7 +40,7 @@ def load_images(
     return images
 
 
-def normalize(images: torch.Tensor, mean: list[float], deviation: list[float]) -> torch.Tensor:
+def normalize(images: torch.Tensor, mean: Sequence[float], deviation: Sequence[float]) -> torch.Tensor:
     """(N, 3, H, W) uint8, or float in 0..255, to float with the mean and deviation (per channel, in 0..1) taken out."""
     shape = (1, 3, 1, 1)
     shift = torch.tensor(mean, device=images.device).view(shape) * 255
@@ -82,12 +82,18 @@ def batches(rows: np.ndarray, size: int, generator: torch.Generator | None = Non
     return list(rows[order].tensor_split(math.ceil(len(rows) / size)))
 
 
-def rows_where(catalog: pd.DataFrame, **conditions: str) -> np.ndarray:
-    """Row numbers of the catalog whose columns have these values: rows_where(catalog, split="test", view="top")."""
+def rows_where(catalog: pd.DataFrame, **allowed: str | Sequence[str]) -> np.ndarray:
+    """Row numbers of the catalog whose columns have these values: rows_where(catalog, split="test", view=["top"])."""
     chosen = np.ones(len(catalog), bool)
-    for column, value in conditions.items():
-        chosen &= (catalog[column] == value).to_numpy()
+    for column, values in allowed.items():
+        chosen &= catalog[column].isin([values] if isinstance(values, str) else values).to_numpy()
     return np.flatnonzero(chosen)
+
+
+def read_image(dataset: Dataset, path: str) -> np.ndarray:
+    """One image of the data set as it is stored, (H, W, 3) uint8: for looking at, not for training."""
+    with Archive(dataset.path) as archive:
+        return np.asarray(decode(archive.read(path), path)[0])
 
 
 def _decode(archive: Archive, path: str, height: int, width: int) -> torch.Tensor:

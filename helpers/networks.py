@@ -19,10 +19,11 @@ from torch import nn
 from torchvision.models.vision_transformer import VisionTransformer
 
 from helpers.archives import Archive, ArchiveError, sha256, write_zip
+from helpers.catalog import Dataset
 
 FORMAT_VERSION = 1
 SMALL_CNN = "small_cnn"
-IMAGENET_MEAN, IMAGENET_DEVIATION = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+IMAGENET_NORMALIZATION = {"mean": [0.485, 0.456, 0.406], "deviation": [0.229, 0.224, 0.225]}
 _FIXED_INPUT_PX = {"maxvit_t": 224}  # the others that take one size only are the vision transformers
 
 
@@ -126,9 +127,26 @@ def origin(weights: str) -> str:
     return f"{Path(weights).name}, sha256 {sha256(weights)}"
 
 
-def library_versions() -> dict[str, str]:
-    """The versions that a card names."""
-    return {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "numpy", "pillow", "captum")}
+def describe(
+    architecture: str, dataset: Dataset, *, views: list[str], size: tuple[int, int], weights: str
+) -> dict[str, object]:
+    """The beginnings of a network's card; the recipe, the history and the metrics come when they are known.
+
+    size: (height, width) in px of the input. weights: as given to `build`. threshold: of the probability above
+    which a class is called, here the neutral one.
+    """
+    return {
+        "format_version": FORMAT_VERSION,
+        "architecture": architecture,
+        "classes": dataset.classes,
+        "views": views,
+        "input": {"height": size[0], "width": size[1]},
+        "normalization": IMAGENET_NORMALIZATION,
+        "origin": origin(weights),
+        "threshold": 1 / len(dataset.classes),
+        "data_sha256": dataset.sha256(),
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "pillow")},
+    }
 
 
 def save_models(path: str | Path, models: dict[str, Model], comparison: pd.DataFrame) -> Path:
@@ -137,7 +155,7 @@ def save_models(path: str | Path, models: dict[str, Model], comparison: pd.DataF
     def members() -> Iterator[tuple[str, bytes]]:
         for name, (network, card) in models.items():
             yield f"{name}/model.safetensors", to_bytes(network.state_dict())
-            yield f"{name}/card.json", (json.dumps({"format_version": FORMAT_VERSION} | card, indent=2) + "\n").encode()
+            yield f"{name}/card.json", (json.dumps(card, indent=2) + "\n").encode()
         yield "comparison.csv", comparison.to_csv(lineterminator="\n").encode()
 
     return write_zip(path, members())

@@ -9,7 +9,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from helpers.images import augment, batches, normalize
-from helpers.networks import IMAGENET_DEVIATION, IMAGENET_MEAN, freeze, to_bytes, training_mode
+from helpers.networks import IMAGENET_NORMALIZATION, freeze, to_bytes, training_mode
 
 _WARM_UP_FRACTION = 0.1  # of a phase's steps, in which the learning rate climbs
 
@@ -41,7 +41,7 @@ class Phase(NamedTuple):
 class Recipe:
     """All that a training run depends on besides its data and its network; the card keeps it.
 
-    patience: epochs without a lower validation loss that end a phase. mean, deviation: per channel, in 0..1.
+    patience: epochs without a lower validation loss that end a phase. normalization: see `images.normalize`.
     """
 
     phases: Sequence[Phase]
@@ -50,8 +50,7 @@ class Recipe:
     label_smoothing: float = 0.05
     weight_decay: float = 0.01
     patience: int = 6
-    mean: Sequence[float] = tuple(IMAGENET_MEAN)
-    deviation: Sequence[float] = tuple(IMAGENET_DEVIATION)
+    normalization: dict[str, list[float]] = field(default_factory=lambda: IMAGENET_NORMALIZATION)
 
 
 class Examples(NamedTuple):
@@ -137,28 +136,42 @@ def class_weights(labels: np.ndarray, classes: int) -> torch.Tensor:
 
 
 def predict(
-    network: nn.Module, images: torch.Tensor, rows: np.ndarray, recipe: Recipe, device: torch.device
+    network: nn.Module,
+    images: torch.Tensor,
+    rows: np.ndarray,
+    device: torch.device,
+    *,
+    normalization: dict[str, list[float]],
+    batch_size: int = 32,
 ) -> np.ndarray:
     """(len(rows), C) probabilities; the network is left in the mode it was in."""
     was_training = network.training
     network.to(device).eval()
     parts = []
     with torch.inference_mode(), _autocast(device):
-        for batch in batches(rows, recipe.batch_size):
-            logits = network(normalize(images[batch].to(device), recipe.mean, recipe.deviation))
+        for batch in batches(rows, batch_size):
+            logits = network(normalize(images[batch].to(device), **normalization))
             parts.append(logits.float().softmax(1).cpu())
     network.train(was_training)
     return torch.cat(parts).numpy()
 
 
-def milliseconds_per_image(network: nn.Module, images: torch.Tensor, recipe: Recipe, device: torch.device) -> float:
-    """Time of one image in a batch, normalization included: the median of 5 after a warm-up."""
-    rows, times = np.arange(min(recipe.batch_size, len(images))), []
+def milliseconds_per_image(
+    network: nn.Module, images: torch.Tensor, device: torch.device, *, normalization: dict[str, list[float]]
+) -> float:
+    """Time of one image in a batch of 32, normalization included: the median of 5 after a warm-up."""
+    rows, times = np.arange(min(32, len(images))), []
     for _ in range(6):
         started = time.perf_counter()
-        predict(network, images, rows, recipe, device)
+        predict(network, images, rows, device, normalization=normalization)
         times.append((time.perf_counter() - started) * 1000 / len(rows))
     return float(np.median(times[1:]))
+
+
+def seed_epoch(seed: int, number: int) -> torch.Generator:
+    """Seed dropout, and return a generator for order and augmentation: an epoch's random numbers follow from these."""
+    torch.manual_seed(seed * 10_000 + number)
+    return torch.Generator().manual_seed(seed * 10_000 + number)
 
 
 def describe_epoch(row: dict, epochs: int) -> str:
@@ -183,8 +196,7 @@ def _epoch(
     started = time.perf_counter()
     device = next(network.parameters()).device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(recipe.seed * 10_000 + number)  # dropout
-        generator = torch.Generator().manual_seed(recipe.seed * 10_000 + number)  # order and augmentation
+        generator = seed_epoch(recipe.seed, number)
         order = batches(examples.train, recipe.batch_size, generator)
         training_mode(network)
         totals = np.zeros(3)
@@ -225,9 +237,11 @@ def _forward(
     """Sum of the losses over a batch, and how many it has right."""
     targets = torch.as_tensor(examples.labels[rows.numpy()], device=images.device)
     with _autocast(images.device):
-        logits = network(normalize(images, recipe.mean, recipe.deviation)).float()
-    weights = class_weights(examples.labels[examples.train], logits.shape[1]).to(images.device)
-    loss = F.cross_entropy(logits, targets, weights, label_smoothing=recipe.label_smoothing, reduction="sum")
+        logits = network(normalize(images, **recipe.normalization)).float()
+    weights = class_weights(examples.labels[examples.train], logits.shape[1])
+    loss = F.cross_entropy(
+        logits, targets, weights.to(images.device), label_smoothing=recipe.label_smoothing, reduction="sum"
+    )
     return loss, int((logits.argmax(1) == targets).sum())
 
 

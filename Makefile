@@ -1,0 +1,82 @@
+# make run   the notebooks 01 to 03 on the built-in sample, or on transfer/raw-data.zip, and an HTML report
+# make test  every test
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+TORCH_BACKEND ?=
+BIN := .venv/bin
+READY := .venv/.ready
+EXPORT := MPLBACKEND=agg PYDEVD_DISABLE_FILE_VALIDATION=1 IPYTHONDIR=$(CURDIR)/.venv/ipython \
+	JUPYTER_DATA_DIR=$(CURDIR)/.venv/share/jupyter JUPYTER_RUNTIME_DIR=$(CURDIR)/.venv/runtime \
+	JUPYTER_CONFIG_DIR=$(CURDIR)/.venv/etc MPLCONFIGDIR=$(CURDIR)/.venv/matplotlib PATH="$(CURDIR)/$(BIN):$$PATH"
+PAPERMILL := $(EXPORT) $(BIN)/papermill --log-output --no-progress-bar --cwd .
+
+# Your own photos take the place of the sample, and get networks that start from ImageNet.
+RAW_DATA ?= $(if $(wildcard transfer/raw-data.zip),transfer/raw-data.zip,sample)
+ifeq ($(RAW_DATA),sample)
+ARCHITECTURES ?= [small_cnn, mobilenet_v3_small]
+WEIGHTS ?= none
+TRAINING ?= -y '{image_height: 144, image_width: 256, frozen_epochs: 0, fine_tuning_epochs: 24, fine_tuning_rate: 0.002}'
+else
+ARCHITECTURES ?= [resnet18, efficientnet_b0, mobilenet_v3_large]
+WEIGHTS ?= imagenet
+TRAINING ?=
+endif
+
+.PHONY: help run test test-unit test-notebooks test-real lint stamp pins clean
+
+help:
+	@grep -E '^# make' Makefile | sed 's/^# //'
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: install it, or give PYTHON=path"; exit 1; }
+	@echo "Setting up .venv with $$($(PYTHON) --version): about 5 GB the first time, a minute on a fast line"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@PATH="$$PATH:$(CURDIR)/$(BIN)" uv pip install --python $(BIN)/python --quiet --constraint constraints.txt \
+		$(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND)) --editable '.[dev]'
+	@touch $@
+
+run: $(READY)
+	@echo "1 of 4  Preparing the data from $(RAW_DATA)"
+	@mkdir -p report
+	@$(PAPERMILL) notebooks/01-DataPreparation.ipynb report/01-DataPreparation.ipynb -r raw_data '$(RAW_DATA)'
+	@echo "2 of 4  Training"
+	@$(PAPERMILL) notebooks/02-ModelTraining.ipynb report/02-ModelTraining.ipynb \
+		-y '{architectures: $(ARCHITECTURES), weights: $(WEIGHTS)}' $(TRAINING)
+	@echo "3 of 4  Explaining"
+	@$(PAPERMILL) notebooks/03-ModelInterpretability.ipynb report/03-ModelInterpretability.ipynb
+	@echo "4 of 4  Writing the report"
+	@$(EXPORT) $(BIN)/python -m helpers.report report/0[1-3]-*.ipynb --folder report
+
+test: test-unit test-notebooks
+
+test-unit: $(READY)
+	@echo "Unit tests"
+	@$(EXPORT) $(BIN)/python -m pytest
+
+test-notebooks: $(READY)
+	@echo "Every notebook, with the tiny values of its parameters cell"
+	@$(EXPORT) $(BIN)/python -m pytest --nbmake notebooks
+
+test-real: $(READY)
+	@echo "Notebooks 01 to 03 on the real packages of ../shared"
+	@$(EXPORT) $(BIN)/python -m pytest tests/real
+
+lint: $(READY)
+	@$(BIN)/ruff check && $(BIN)/ruff format --check
+
+# make stamp REPOSITORY=owner/name  write the repository's address into badges and set-up cells
+stamp: $(READY)
+	@$(BIN)/python tools/stamp.py $(REPOSITORY)
+
+# make pins  find the newest versions that fit pyproject.toml and write them to constraints.txt
+pins:
+	@uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --quiet \
+		--no-annotate --no-header --no-emit-index-url --no-emit-find-links --output-file constraints.txt
+
+clean:
+	rm -rf .venv report build *.egg-info

@@ -1,0 +1,156 @@
+"""What a network looks at: Integrated Gradients, where the attribution falls, and how far it can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from captum.attr import IntegratedGradients
+from scipy import ndimage
+from torch import nn
+
+from helpers.images import normalize
+from helpers.networks import without_inplace
+
+MEMORY_BYTES = 2**30  # for what one internal batch keeps for its gradients
+_MAX_INTERNAL_BATCH = 64
+BASELINES = {  # images without information, normalized
+    "gray": lambda normalization, like: torch.zeros_like(like),
+    "black": lambda normalization, like: normalize(torch.zeros_like(like), **normalization),
+    "white": lambda normalization, like: normalize(torch.full_like(like, 255), **normalization),
+}
+
+
+class Attribution(NamedTuple):
+    """What Integrated Gradients gave for N images.
+
+    maps: (N, H, W), the sum over channels. error: (N,), |sum of a map - change of the logit| / |that change|.
+    internal_batch_size: how many steps were computed at once.
+    """
+
+    maps: np.ndarray
+    error: np.ndarray
+    internal_batch_size: int
+
+
+def integrated_gradients(
+    network: nn.Module,
+    images: torch.Tensor,
+    targets: Sequence[int],
+    baseline: str,
+    *,
+    steps: int,
+    normalization: dict[str, list[float]],
+    device: torch.device,
+) -> Attribution:
+    """Share of each pixel in the logit of its target, on the way from the baseline to the image.
+
+    images: (N, 3, H, W) uint8. targets: (N,) class numbers. baseline: a name of BASELINES.
+    steps: points on the way (Gauss-Legendre); the completeness error says whether they were enough.
+    The network is left as it was: the work is done on a copy without in-place layers.
+    Raises ValueError for an unknown baseline or less than one step.
+    Source: Sundararajan, Taly and Yan (2017), Axiomatic Attribution for Deep Networks; Captum.
+    """
+    if baseline not in BASELINES or steps < 1:
+        raise ValueError(f"baseline {baseline!r} must be one of {', '.join(BASELINES)}, and steps at least 1: {steps}")
+    copied = without_inplace(network).to(device).eval().requires_grad_(False)
+    inputs = normalize(images[:1].to(device), **normalization)
+    start = BASELINES[baseline](normalization, inputs)
+    size = internal_batch_size(copied, inputs)
+    maps, errors = [], []
+    for index, target in enumerate(targets):
+        inputs = normalize(images[index : index + 1].to(device), **normalization)
+        values, delta = IntegratedGradients(copied).attribute(
+            inputs, start, int(target), n_steps=steps, internal_batch_size=size, return_convergence_delta=True
+        )
+        with torch.no_grad():
+            change = (copied(inputs) - copied(start))[0, int(target)].item()
+        maps.append(values.sum(1)[0].float().cpu().numpy())
+        errors.append(abs(delta.item()) / max(abs(change), 1e-6))
+    return Attribution(np.stack(maps), np.array(errors), size)
+
+
+def internal_batch_size(network: nn.Module, image: torch.Tensor, memory_bytes: int = MEMORY_BYTES) -> int:
+    """How many images may be differentiated at once within `memory_bytes`: measured on one image (1, 3, H, W)."""
+    kept = 0
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += tensor.nbytes
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        network(image.detach().clone().requires_grad_(True))
+    return max(1, min(_MAX_INTERNAL_BATCH, memory_bytes // max(kept, 1)))
+
+
+def carton_masks(images: torch.Tensor, empty: torch.Tensor) -> np.ndarray:
+    """(N, H, W) bool: where the thing on the belt is, found without any label.
+
+    images: (N, 3, H, W) uint8 of one view. empty: (3, H, W), the view without anything (see `empty_view`).
+    What differs most from the empty view (Otsu's threshold), its largest connected part, filled.
+    """
+    differences = (images.float() - empty).abs().amax(1).numpy()  # (N, H, W)
+    return np.stack([_largest_part(difference) for difference in differences])
+
+
+def empty_view(images: torch.Tensor) -> torch.Tensor:
+    """(3, H, W): the median of many images (N, 3, H, W) of a fixed camera, in which the things have vanished."""
+    return images[:: max(1, len(images) // 64)].float().median(0).values
+
+
+def box_masks(boxes: Sequence[list[list]], sizes: Sequence[tuple[int, int]], height: int, width: int) -> np.ndarray:
+    """(N, H, W) bool: the inside of each image's boxes.
+
+    boxes: for each image a list of [name, xmin, ymin, xmax, ymax], in px of its own (width, height) in `sizes`.
+    """
+    masks = np.zeros((len(boxes), height, width), bool)
+    for mask, image_boxes, (own_width, own_height) in zip(masks, boxes, sizes, strict=True):
+        for _, left, top, right, bottom in image_boxes:
+            rows = slice(int(top * height / own_height), int(np.ceil(bottom * height / own_height)))
+            columns = slice(int(left * width / own_width), int(np.ceil(right * width / own_width)))
+            mask[rows, columns] = True
+    return masks
+
+
+def shares(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """(N,): which part of an image's absolute attribution (N, H, W) falls inside its mask (N, H, W)."""
+    total = np.abs(maps).sum((1, 2))
+    return (np.abs(maps) * masks).sum((1, 2)) / np.where(total > 0, total, 1)
+
+
+def region_table(maps: np.ndarray, regions: dict[str, np.ndarray]) -> pd.DataFrame:
+    """For each image and region: the share of the attribution inside, and the share of the area, side by side.
+
+    maps: (N, H, W). regions: name to masks (N, H, W). Columns image (0 to N - 1), region, attribution, area; an
+    image without such a region (no box) has no row.
+    """
+    tables = []
+    for name, masks in regions.items():
+        table = pd.DataFrame({"image": range(len(maps)), "region": name})
+        tables.append(table.assign(attribution=shares(maps, masks), area=masks.mean((1, 2)))[masks.any((1, 2))])
+    return pd.concat(tables, ignore_index=True)
+
+
+def _largest_part(difference: np.ndarray) -> np.ndarray:
+    smooth = ndimage.gaussian_filter(difference, 1.5)
+    parts, count = ndimage.label(ndimage.binary_opening(smooth > _otsu(smooth), iterations=2))
+    if count == 0:
+        return np.zeros(difference.shape, bool)
+    largest = np.bincount(parts.ravel())[1:].argmax() + 1
+    return ndimage.binary_fill_holes(ndimage.binary_closing(parts == largest, iterations=3))
+
+
+def _otsu(values: np.ndarray) -> float:
+    """The threshold that parts values best in two. Source: Otsu (1979)."""
+    counts, edges = np.histogram(values, 128)
+    centers = (edges[:-1] + edges[1:]) / 2
+    below, above = counts.cumsum(), counts[::-1].cumsum()[::-1]
+    sums = (counts * centers).cumsum()
+    mean_below = sums / below.clip(1)
+    mean_above = (sums[-1] - sums + counts * centers) / above.clip(1)
+    between = below[:-1] * above[1:] * (mean_below[:-1] - mean_above[1:]) ** 2
+    return float(centers[between.argmax()])

@@ -1,0 +1,263 @@
+"""Every figure of the series: each function draws one from plain arrays and tables, and returns it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from sklearn.metrics import confusion_matrix
+
+from helpers.layouts import SPLITS
+
+PALETTE = ["#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]  # Okabe and Ito
+SPLIT_COLORS = dict(zip(SPLITS, ("#444444", "#888888", "#C4C4C4"), strict=True))
+BOX_COLOR = "#E69F00"
+_WIDTH = 11  # inches
+
+
+def class_color(label: str, classes: Sequence[str]) -> str:
+    """One color for a class, the same in every figure."""
+    return PALETTE[list(classes).index(label) % len(PALETTE)]
+
+
+def gallery(
+    images: Sequence[np.ndarray],
+    titles: Sequence[str],
+    *,
+    boxes: Sequence[list[list]] = (),
+    columns: int = 4,
+    title: str = "",
+) -> Figure:
+    """Images (H, W, 3) uint8 in a grid, each with its title, and its boxes in its own px where there are any."""
+    if len(images) == 0:
+        return _note(title or "Nothing to show")
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    height, width = images[0].shape[:2]
+    figure, axes = _grid(rows, columns, _WIDTH / columns * height / width + 0.35)
+    for index, axis in enumerate(axes.flat):
+        axis.axis("off")
+        if index < len(images):
+            axis.imshow(images[index])
+            axis.set_title(titles[index], fontsize=9)
+            for box in boxes[index] if boxes else []:
+                _draw_box(axis, box)
+    figure.suptitle(title, fontweight="bold")
+    return figure
+
+
+def split_counts(catalog: pd.DataFrame, classes: Sequence[str]) -> Figure:
+    """Images of each class (and view) in each split, as bars side by side."""
+    groups = (
+        catalog.groupby(["label", "view", "split"]).size().unstack(fill_value=0).reindex(columns=SPLITS, fill_value=0)
+    )
+    names = [f"{label}\n{view}".strip() for label, view in groups.index]
+    figure, axes = _grid(1, 1, 3.4 if len(names) <= 12 else 4.2)
+    axis = axes[0, 0]
+    left = np.zeros(len(names))
+    for split in SPLITS:
+        bars = axis.bar(names, groups[split], bottom=left, color=SPLIT_COLORS[split], label=split, edgecolor="white")
+        if len(names) <= 24:
+            axis.bar_label(bars, label_type="center", fontsize=9, color="white" if split == "train" else "black")
+        left += groups[split].to_numpy()
+    for tick, (label, _) in zip(axis.get_xticklabels(), groups.index, strict=True):
+        tick.set_color(class_color(label, classes))
+        tick.set_rotation(90 if len(names) > 12 else 0)
+    axis.set(ylabel="images", title=f"{len(catalog)} images of {catalog['item'].nunique()} items in three splits")
+    axis.legend(title="split", loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def sizes(raw: pd.DataFrame, stored: pd.DataFrame) -> Figure:
+    """Width and height in px of the photos as they came and as they are stored; larger dots are more photos."""
+    figure, axes = _grid(1, 2, 3.6)
+    for axis, table, title in zip(axes[0], (raw, stored), ("As they came", "As stored"), strict=True):
+        counts = table.groupby(["width", "height"]).size().reset_index(name="images")
+        axis.scatter(counts["width"], counts["height"], 30 + 270 * counts["images"] / counts["images"].max(), alpha=0.6)
+        largest = counts.sort_values("images").iloc[-1]
+        axis.annotate(
+            f"{largest['width']} x {largest['height']} px\n{largest['images']} images",
+            (largest["width"], largest["height"]),
+            xytext=(14, 0),
+            textcoords="offset points",
+            va="center",
+        )
+        axis.set(title=title, xlabel="width (px)", ylabel="height (px)")
+        axis.set_xlim(0, counts["width"].max() * 1.5)
+        axis.set_ylim(0, counts["height"].max() * 1.5)
+    return figure
+
+
+def curves(histories: dict[str, pd.DataFrame]) -> Figure:
+    """Loss and accuracy by epoch for each network: training dashed, validation solid, a dot at the epoch kept."""
+    figure, axes = _grid(len(histories), 2, 2.6)
+    for (name, history), pair in zip(histories.items(), axes, strict=True):
+        kept = history.loc[history["best"]].iloc[-1]
+        for axis, figure_name in zip(pair, ("loss", "accuracy"), strict=True):
+            axis.plot(history["epoch"], history[f"train_{figure_name}"], "--", color="#888888", label="training")
+            axis.plot(history["epoch"], history[f"validation_{figure_name}"], color=PALETTE[1], label="validation")
+            axis.plot(kept["epoch"], kept[f"validation_{figure_name}"], "o", color=PALETTE[0], label="epoch kept")
+            _mark_phases(axis, history)
+            axis.set(xlabel="epoch", ylabel=figure_name, title=f"{name}: {figure_name}")
+            axis.grid(alpha=0.25)
+        pair[1].set_ylim(0, 1.02)
+        pair[1].legend(fontsize=8, loc="lower right")
+    return figure
+
+
+def confusions(predicted: pd.DataFrame, classes: Sequence[str], title: str) -> Figure:
+    """One confusion matrix a view: rows are the truth, columns the answer; numbers are images (fused: items)."""
+    views = list(dict.fromkeys(predicted["view"]))
+    figure, axes = _grid(1, len(views), 3.2 if len(classes) <= 6 else 8)
+    for axis, view in zip(axes[0], views, strict=True):
+        part = predicted[predicted["view"] == view]
+        matrix = confusion_matrix(part["label"], part["predicted"], labels=list(classes))
+        confusion(matrix, classes, axis)
+        axis.set_title(f"{view or 'all'}: {np.trace(matrix)} of {matrix.sum()} right")
+    figure.suptitle(title, fontweight="bold")
+    return figure
+
+
+def confusion(matrix: np.ndarray, classes: Sequence[str], axis: Axes) -> Axes:
+    """A confusion matrix (C, C) drawn on given axes: darker is a larger share of the true class."""
+    shares = matrix / matrix.sum(1, keepdims=True).clip(1)
+    axis.imshow(shares, cmap="Greys", vmin=0, vmax=1.3)
+    ticks = range(len(classes))
+    axis.set_xticks(ticks, classes, rotation=90 if len(classes) > 4 else 0)
+    axis.set_yticks(ticks, classes)
+    axis.set(xlabel="predicted", ylabel="true")
+    if len(classes) <= 12:
+        for row, column in np.ndindex(matrix.shape):
+            wrong = row != column and matrix[row, column] > 0
+            color = PALETTE[0] if wrong else "white" if shares[row, column] > 0.6 else "black"
+            axis.text(column, row, matrix[row, column], ha="center", va="center", color=color, fontweight="bold")
+    return axis
+
+
+def accuracies(table: pd.DataFrame, baseline: float) -> Figure:
+    """Test accuracy by view for each network, against always answering the most frequent class.
+
+    table: columns network, view, accuracy.
+    """
+    networks, views = list(dict.fromkeys(table["network"])), list(dict.fromkeys(table["view"]))
+    figure, axes = _grid(1, 1, 3.4)
+    axis = axes[0, 0]
+    width = 0.8 / len(networks)
+    for index, name in enumerate(networks):
+        values = table[table["network"] == name].set_index("view")["accuracy"].reindex(views)
+        places = np.arange(len(views)) + (index - (len(networks) - 1) / 2) * width
+        bars = axis.bar(places, values, width * 0.92, label=name, color=PALETTE[(index + 1) % len(PALETTE)])
+        axis.bar_label(bars, fmt="%.2f", fontsize=9)
+    axis.axhline(baseline, color="black", linestyle=":", label="most frequent class")
+    axis.set_xticks(range(len(views)), [view or "all" for view in views])
+    axis.set(ylim=(0, 1.08), ylabel="accuracy", title="Test accuracy by view")
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def attribution_panels(
+    images: Sequence[np.ndarray],
+    maps: dict[str, np.ndarray],
+    titles: Sequence[str],
+    boxes: Sequence[list[list]],
+    captions: dict[str, Sequence[str]],
+    title: str,
+) -> Figure:
+    """A row for each image: the photo with its boxes, then the attribution of each network laid over it.
+
+    images: (H, W, 3) uint8. maps: network to (N, H, W); captions: network to a line for each image.
+    """
+    columns = 1 + len(maps)
+    height, width = images[0].shape[:2]
+    figure, axes = _grid(len(images), columns, _WIDTH / columns * height / width + 0.45)
+    for index, row in enumerate(axes):
+        for axis in row:
+            axis.axis("off")
+        row[0].imshow(images[index])
+        row[0].set_title(titles[index], fontsize=9)
+        for axis, (name, network_maps) in zip(row[1:], maps.items(), strict=True):
+            heat(images[index], network_maps[index], axis)
+            axis.set_title(f"{name}: {captions[name][index]}", fontsize=9)
+        for axis in row:
+            for box in boxes[index]:
+                _draw_box(axis, box)
+    figure.suptitle(title, fontweight="bold")
+    return figure
+
+
+def heat(image: np.ndarray, attribution: np.ndarray, axis: Axes) -> Axes:
+    """The size of the attribution (H, W) over a pale gray image (H, W, 3): the darker the red, the more it counts."""
+    strength = np.abs(attribution)
+    strength = np.clip(strength / max(np.percentile(strength, 99.5), 1e-12), 0, 1)
+    axis.imshow(255 - (255 - image.mean(2)) * 0.45, cmap="gray", vmin=0, vmax=255)
+    axis.imshow(np.ones_like(strength), cmap="Reds", vmin=0, vmax=1.15, alpha=strength**0.8)
+    return axis
+
+
+def region_shares(table: pd.DataFrame, title: str) -> Figure:
+    """Share of the attribution that falls in each region, beside the share of the area that the region has.
+
+    table: columns network, view, region, attribution, area (0 to 1).
+    """
+    views, regions = list(dict.fromkeys(table["view"])), list(dict.fromkeys(table["region"]))
+    figure, axes = _grid(1, len(views), 3.4)
+    for axis, view in zip(axes[0], views, strict=True):
+        part = table[table["view"] == view]
+        names = list(dict.fromkeys(part["network"]))
+        series = {"share of area": part.groupby("region")["area"].mean().reindex(regions)}
+        series |= {
+            name: part[part["network"] == name].set_index("region")["attribution"].reindex(regions) for name in names
+        }
+        width = 0.8 / len(series)
+        for index, (name, values) in enumerate(series.items()):
+            places = np.arange(len(regions)) + (index - (len(series) - 1) / 2) * width
+            color = "#BBBBBB" if index == 0 else PALETTE[index % len(PALETTE)]
+            axis.bar_label(axis.bar(places, values, width * 0.92, label=name, color=color), fmt="%.2f", fontsize=8)
+        axis.set_xticks(range(len(regions)), regions)
+        axis.set(ylim=(0, 1.1), ylabel="share", title=view or "all images")
+    axes[0, -1].legend(fontsize=8, loc="upper left")
+    figure.suptitle(title, fontweight="bold")
+    return figure
+
+
+def _grid(rows: int, columns: int, row_height: float) -> tuple[Figure, np.ndarray]:
+    """A figure that is shown where it is returned, and not a second time at the end of the cell."""
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(_WIDTH, row_height * rows + 0.3), squeeze=False, layout="constrained"
+    )
+    plt.close(figure)
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _note(text: str) -> Figure:
+    figure, axes = _grid(1, 1, 0.6)
+    axes[0, 0].axis("off")
+    axes[0, 0].text(0.5, 0.5, text, ha="center", va="center")
+    return figure
+
+
+def _draw_box(axis: Axes, box: list) -> None:
+    name, left, top, right, bottom = box
+    axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=BOX_COLOR, linewidth=2))
+    axis.annotate(name, (left, top), xytext=(0, 3), textcoords="offset points", fontsize=8, color=BOX_COLOR)
+
+
+def _mark_phases(axis: Axes, history: pd.DataFrame) -> None:
+    for phase, part in history.groupby("phase", sort=False):
+        if part["epoch"].iloc[0] > 1:
+            axis.axvline(part["epoch"].iloc[0] - 0.5, color="black", linewidth=0.8, linestyle=":")
+        axis.annotate(
+            phase,
+            (part["epoch"].iloc[0] - 0.4, 1),
+            xycoords=("data", "axes fraction"),
+            fontsize=8,
+            va="top",
+            color="#555555",
+        )

@@ -1,0 +1,98 @@
+"""The report: executed notebooks as HTML pages with an index that opens from disk. Also a command."""
+
+from __future__ import annotations
+
+import argparse
+import html
+import re
+from pathlib import Path
+
+import nbformat
+from nbconvert import HTMLExporter
+
+_STYLE = """
+<style>
+body.without-code .jp-CodeCell > .jp-Cell-inputWrapper { display: none }
+body.without-code .jp-Cell-outputWrapper .jp-OutputPrompt { visibility: hidden }
+.report-bar { position: sticky; top: 0; z-index: 9; padding: 8px 16px; background: #fff; border-bottom: 1px solid #ddd;
+  font: 14px system-ui, sans-serif; display: flex; gap: 16px; align-items: center }
+main { max-width: 1100px; margin: 0 auto }
+</style>"""
+_BAR = """
+<div class="report-bar"><a href="index.html">All pages</a>
+<label><input type="checkbox" onchange="document.body.classList.toggle('without-code', !this.checked)"> Show code</label>
+</div>"""
+_INDEX = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Report</title><style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 760px; margin: 48px auto; padding: 0 16px; color: #222 }}
+a.page {{ display: block; padding: 16px 20px; margin: 12px 0; border: 1px solid #ddd; border-radius: 8px;
+  text-decoration: none; color: inherit }}
+a.page:hover {{ border-color: #0072B2 }}
+h2 {{ margin: 0 0 4px; font-size: 18px; color: #0072B2 }} p {{ margin: 0 }}
+ul {{ margin: 8px 0 0; padding-left: 20px }}
+</style></head><body><h1>Report</h1>
+<p>One page for each notebook, in the order in which they ran. The code behind a page is a tick away, at its top.</p>
+{pages}</body></html>
+"""
+
+
+def write_report(notebooks: list[Path], folder: Path) -> Path:
+    """One page for each executed notebook, figures embedded, and the index; returns the index's path.
+
+    Raises ValueError where a notebook was not executed to its end.
+    """
+    entries = []
+    for path in notebooks:
+        notebook = nbformat.read(path, as_version=4)
+        _check_executed(path, notebook)
+        body, _ = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True).from_notebook_node(notebook)
+        body = re.sub(r"<script[^>]*src=[^>]*></script>", "", body)  # opens from disk, with no network
+        page = re.sub(r"<body([^>]*)>", lambda tag: _open_body(tag[1]), body, count=1)
+        (folder / f"{path.stem}.html").write_text(page.replace("</head>", f"{_STYLE}</head>", 1), encoding="utf-8")
+        entries.append(_entry(path, notebook))
+    index = folder / "index.html"
+    index.write_text(_INDEX.format(pages="\n".join(entries)), encoding="utf-8")
+    return index
+
+
+def _open_body(attributes: str) -> str:
+    return f'<body{attributes}><script>document.body.classList.add("without-code")</script>{_BAR}'
+
+
+def _check_executed(path: Path, notebook: nbformat.NotebookNode) -> None:
+    code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    if not code or any(cell.execution_count is None for cell in code):
+        raise ValueError(f"{path} was not run to its end: run it with papermill first")
+
+
+def _entry(path: Path, notebook: nbformat.NotebookNode) -> str:
+    """A card of the index: the notebook's title, its question, and what it found."""
+    title = re.search(r"^# (.+)$", notebook.cells[0].source, re.MULTILINE)
+    findings = [
+        line[2:].strip()
+        for cell in notebook.cells
+        if "findings" in cell.metadata.get("tags", [])
+        for output in cell.get("outputs", [])
+        for line in output.get("data", {}).get("text/markdown", "").splitlines()
+        if line.startswith("- ")
+    ]
+    items = "".join(f"<li>{_inline(line)}</li>" for line in findings)
+    heading = html.escape(title[1] if title else path.stem)
+    return f'<a class="page" href="{path.stem}.html"><h2>{heading}</h2><ul>{items}</ul></a>'
+
+
+def _inline(markdown: str) -> str:
+    return re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", re.sub(r"`(.+?)`", r"<code>\1</code>", html.escape(markdown)))
+
+
+def main() -> None:
+    """python -m helpers.report NOTEBOOK... --folder report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("notebooks", nargs="+", type=Path, help="executed notebooks")
+    parser.add_argument("--folder", type=Path, default=Path("report"), help="where the pages go")
+    arguments = parser.parse_args()
+    print(f"Report: {write_report(arguments.notebooks, arguments.folder).resolve()}")
+
+
+if __name__ == "__main__":
+    main()
