@@ -49,7 +49,7 @@ class Recipe:
     seed: int
     label_smoothing: float = 0.05
     weight_decay: float = 0.01
-    patience: int = 6
+    patience: int = 8
     normalization: dict[str, list[float]] = field(default_factory=lambda: IMAGENET_NORMALIZATION)
 
 
