@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python;
 TORCH_BACKEND ?=
 BIN := .venv/bin
 READY := .venv/.ready
-EXPORT := MPLBACKEND=agg PYDEVD_DISABLE_FILE_VALIDATION=1 IPYTHONDIR=$(CURDIR)/.venv/ipython \
+EXPORT := PYDEVD_DISABLE_FILE_VALIDATION=1 IPYTHONDIR=$(CURDIR)/.venv/ipython \
 	JUPYTER_DATA_DIR=$(CURDIR)/.venv/share/jupyter JUPYTER_RUNTIME_DIR=$(CURDIR)/.venv/runtime \
 	JUPYTER_CONFIG_DIR=$(CURDIR)/.venv/etc MPLCONFIGDIR=$(CURDIR)/.venv/matplotlib PATH="$(CURDIR)/$(BIN):$$PATH"
 PAPERMILL := $(EXPORT) $(BIN)/papermill --log-output --no-progress-bar --cwd .
@@ -70,8 +70,11 @@ lint: $(READY)
 	@$(BIN)/ruff check && $(BIN)/ruff format --check
 
 # make stamp REPOSITORY=owner/name  write the repository's address into badges and set-up cells
-stamp: $(READY)
-	@$(BIN)/python tools/stamp.py $(REPOSITORY)
+stamp:
+	@test -n "$(REPOSITORY)" || { echo "make stamp REPOSITORY=owner/name"; exit 1; }
+	@old=$$(sed -n 's|^Repository = "https://github.com/\(.*\)"|\1|p' pyproject.toml) && \
+		sed -i.bak "s|$$old|$(REPOSITORY)|g" pyproject.toml README.md notebooks/*.ipynb && \
+		rm -f pyproject.toml.bak README.md.bak notebooks/*.bak && echo "Stamped $(REPOSITORY) in place of $$old"
 
 # make pins  find the newest versions that fit pyproject.toml and write them to constraints.txt
 pins:

@@ -102,17 +102,24 @@ def empty_view(images: torch.Tensor) -> torch.Tensor:
     return images[:: max(1, len(images) // 64)].float().median(0).values
 
 
-def box_masks(boxes: Sequence[list[list]], sizes: Sequence[tuple[int, int]], height: int, width: int) -> np.ndarray:
-    """(N, H, W) bool: the inside of each image's boxes.
+def scale_boxes(catalog: pd.DataFrame, height: int, width: int) -> list[list[list]]:
+    """For each image its boxes [name, xmin, ymin, xmax, ymax], in px of the image when it is `height` by `width`.
 
-    boxes: for each image a list of [name, xmin, ymin, xmax, ymax], in px of its own (width, height) in `sizes`.
+    catalog: columns boxes, width and height, as in the data set's catalog.
     """
-    masks = np.zeros((len(boxes), height, width), bool)
-    for mask, image_boxes, (own_width, own_height) in zip(masks, boxes, sizes, strict=True):
-        for _, left, top, right, bottom in image_boxes:
-            rows = slice(int(top * height / own_height), int(np.ceil(bottom * height / own_height)))
-            columns = slice(int(left * width / own_width), int(np.ceil(right * width / own_width)))
-            mask[rows, columns] = True
+    scaled = []
+    for row in catalog.itertuples():
+        across, down = width / row.width, height / row.height
+        scaled.append([[name, x0 * across, y0 * down, x1 * across, y1 * down] for name, x0, y0, x1, y1 in row.boxes])
+    return scaled
+
+
+def box_masks(catalog: pd.DataFrame, height: int, width: int) -> np.ndarray:
+    """(N, height, width) bool: the inside of each image's boxes; see `scale_boxes`."""
+    masks = np.zeros((len(catalog), height, width), bool)
+    for mask, boxes in zip(masks, scale_boxes(catalog, height, width), strict=True):
+        for _, left, top, right, bottom in boxes:
+            mask[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))] = True
     return masks
 
 

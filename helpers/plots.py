@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from scipy import ndimage
 from sklearn.metrics import confusion_matrix
 
 from helpers.layouts import SPLITS
@@ -161,33 +162,38 @@ def accuracies(table: pd.DataFrame, baseline: float) -> Figure:
 
 
 def attribution_panels(
-    images: Sequence[np.ndarray],
-    maps: dict[str, np.ndarray],
-    titles: Sequence[str],
-    boxes: Sequence[list[list]],
-    captions: dict[str, Sequence[str]],
-    title: str,
+    rows: Sequence[pd.DataFrame], titles: Sequence[str], captions: Sequence[Sequence[str]], title: str
 ) -> Figure:
-    """A row for each image: the photo with its boxes, then the attribution of each network laid over it.
+    """A row for each photo: the photo with its boxes, then the attribution of each network laid over it.
 
-    images: (H, W, 3) uint8. maps: network to (N, H, W); captions: network to a line for each image.
+    rows: for each photo a table, one line a network, with columns image (H, W, 3) uint8, map (H, W), and boxes in px
+    of that image. captions: for each photo one for each network.
     """
-    columns = 1 + len(maps)
-    height, width = images[0].shape[:2]
-    figure, axes = _grid(len(images), columns, _WIDTH / columns * height / width + 0.45)
-    for index, row in enumerate(axes):
-        for axis in row:
-            axis.axis("off")
-        row[0].imshow(images[index])
-        row[0].set_title(titles[index], fontsize=9)
-        for axis, (name, network_maps) in zip(row[1:], maps.items(), strict=True):
-            heat(images[index], network_maps[index], axis)
-            axis.set_title(f"{name}: {captions[name][index]}", fontsize=9)
-        for axis in row:
-            for box in boxes[index]:
+    columns = 1 + max(len(table) for table in rows)
+    height, width = rows[0]["image"].iloc[0].shape[:2]
+    figure, axes = _grid(len(rows), columns, _WIDTH / columns * height / width + 0.45)
+    for axis in axes.flat:
+        axis.axis("off")
+    for table, axis_row, name, row_captions in zip(rows, axes, titles, captions, strict=True):
+        axis_row[0].imshow(table["image"].iloc[0])
+        axis_row[0].set_title(name, fontsize=9)
+        for box in table["boxes"].iloc[0]:
+            _draw_box(axis_row[0], box)
+        for axis, line, caption in zip(axis_row[1:], table.itertuples(), row_captions, strict=False):
+            heat(line.image, line.map, axis)
+            axis.set_title(caption, fontsize=9)
+            for box in line.boxes:
                 _draw_box(axis, box)
     figure.suptitle(title, fontweight="bold")
     return figure
+
+
+def outline(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A copy of the image (H, W, 3) with the rim of the mask (H, W) drawn into it."""
+    rim = ndimage.binary_dilation(mask, iterations=2) & ~mask
+    copy = image.copy()
+    copy[rim] = [int(BOX_COLOR[i : i + 2], 16) for i in (1, 3, 5)]
+    return copy
 
 
 def heat(image: np.ndarray, attribution: np.ndarray, axis: Axes) -> Axes:

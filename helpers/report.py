@@ -20,7 +20,8 @@ main { max-width: 1100px; margin: 0 auto }
 </style>"""
 _BAR = """
 <div class="report-bar"><a href="index.html">All pages</a>
-<label><input type="checkbox" onchange="document.body.classList.toggle('without-code', !this.checked)"> Show code</label>
+<label><input type="checkbox" onchange="document.body.classList.toggle('without-code', !this.checked)"> Show code
+</label>
 </div>"""
 _INDEX = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Report</title><style>
@@ -29,7 +30,7 @@ a.page {{ display: block; padding: 16px 20px; margin: 12px 0; border: 1px solid 
   text-decoration: none; color: inherit }}
 a.page:hover {{ border-color: #0072B2 }}
 h2 {{ margin: 0 0 4px; font-size: 18px; color: #0072B2 }} p {{ margin: 0 }}
-ul {{ margin: 8px 0 0; padding-left: 20px }}
+ul {{ margin: 8px 0 0; padding-left: 20px }} img {{ width: 100%; margin: 8px 0 }}
 </style></head><body><h1>Report</h1>
 <p>One page for each notebook, in the order in which they ran. The code behind a page is a tick away, at its top.</p>
 {pages}</body></html>
@@ -47,6 +48,7 @@ def write_report(notebooks: list[Path], folder: Path) -> Path:
         _check_executed(path, notebook)
         body, _ = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True).from_notebook_node(notebook)
         body = re.sub(r"<script[^>]*src=[^>]*></script>", "", body)  # opens from disk, with no network
+        body = re.sub(r'<p><a href="https://colab[^>]*>.*?</p>', "", body, flags=re.DOTALL)
         page = re.sub(r"<body([^>]*)>", lambda tag: _open_body(tag[1]), body, count=1)
         (folder / f"{path.stem}.html").write_text(page.replace("</head>", f"{_STYLE}</head>", 1), encoding="utf-8")
         entries.append(_entry(path, notebook))
@@ -78,7 +80,14 @@ def _entry(path: Path, notebook: nbformat.NotebookNode) -> str:
     ]
     items = "".join(f"<li>{_inline(line)}</li>" for line in findings)
     heading = html.escape(title[1] if title else path.stem)
-    return f'<a class="page" href="{path.stem}.html"><h2>{heading}</h2><ul>{items}</ul></a>'
+    pictures = [
+        output["data"]["image/png"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    picture = f'<img alt="" src="data:image/png;base64,{pictures[0].strip()}">' if pictures else ""
+    return f'<a class="page" href="{path.stem}.html"><h2>{heading}</h2>{picture}<ul>{items}</ul></a>'
 
 
 def _inline(markdown: str) -> str:

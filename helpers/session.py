@@ -9,7 +9,6 @@ import os
 import platform
 import random
 import sys
-import types
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -19,8 +18,6 @@ import torch
 from tqdm import tqdm
 
 PARAMETERS_MARK = "# Parameters of this notebook"
-_TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict, "None": types.NoneType}
-
 Row = TypeVar("Row")
 
 
@@ -29,7 +26,12 @@ class ParameterError(ValueError):
 
 
 def start() -> Path:
-    """Print the versions and the device at hand, and return the project's root: what every set-up cell ends with."""
+    """Print the versions and the device at hand, and return the project's root: what every set-up cell ends with.
+
+    Figures go into the notebook, whatever backend the surroundings ask for.
+    """
+    if shell := _ipython():
+        shell.run_line_magic("matplotlib", "inline")
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "torchvision", "captum")]
     print(f"Python {platform.python_version()}, {', '.join(versions)}, {torch.get_num_threads()} CPU threads")
     print(f"Device: {describe(pick_device('auto'))}")
@@ -75,18 +77,18 @@ def set_seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def check_parameters(namespace: dict[str, object]) -> dict[str, object]:
+def check_parameters(namespace: dict[str, object], **several: tuple[type, ...]) -> dict[str, object]:
     """The notebook's parameters with the values they now have, after papermill or nbmake set theirs.
 
-    namespace: `globals()` of the notebook. What a parameter's cell declares is what it may be: the type of its
-    literal, or the annotation where one stands there. A whole number may stand for a fraction, None only for None.
+    namespace: `globals()` of the notebook. What the parameters cell declares is what there is: a parameter has the
+    type of its literal, or one of those in `several`. A whole number may stand for a fraction.
     Raises ParameterError that names every unknown parameter and every wrong type.
     """
     cells = [cell for cell in namespace["In"] if isinstance(cell, str)]
     positions = [i for i, cell in enumerate(cells) if cell.lstrip().startswith(PARAMETERS_MARK)]
     if not positions:
         raise ParameterError(f"Run the parameters cell first: the one that starts with {PARAMETERS_MARK!r}")
-    declared = _assignments(cells[positions[-1]])
+    declared = {name: (kind,) for name, kind in _assignments(cells[positions[-1]]).items()} | several
     given = {name for cell in cells[positions[-1] + 1 : -1] for name in _assignments(cell)}
     injected = set() if someone_can_answer() else given  # a person's own cells may assign what they like
     problems = [_unknown(name, declared) for name in sorted(injected - set(declared))]
@@ -134,30 +136,24 @@ def offer(path: Path) -> None:
 def progress(rows: Iterable[Row], what: str, total: int | None = None) -> Iterator[Row]:
     """A bar for a person; in a log or a report a line each ten seconds, and one at the end."""
     often = 0.1 if someone_can_answer() else 10
-    yield from tqdm(rows, what, total, file=sys.stdout, ascii=" =", ncols=88, mininterval=often, maxinterval=often)
+    yield from tqdm(
+        rows, what, total, file=sys.stdout, ascii=" =", ncols=88, mininterval=often, maxinterval=often, delay=0.01
+    )
 
 
-def _assignments(source: str) -> dict[str, tuple[type, ...]]:
-    """Names assigned at the top level of a cell, with the types that their literal or annotation allows."""
+def _assignments(source: str) -> dict[str, type]:
+    """Names assigned at the top level of a cell, with the types of their literals."""
     try:
         body = ast.parse(source).body
     except SyntaxError:  # a cell with a magic in it
         return {}
-    plain = {
-        target.id: (_literal_type(node.value),)
+    return {
+        target.id: _literal_type(node.value)
         for node in body
         if isinstance(node, ast.Assign)
         for target in node.targets
         if isinstance(target, ast.Name)
     }
-    annotated = {node.target.id: _annotated_types(node) for node in body if isinstance(node, ast.AnnAssign)}
-    order = [name for node in body for name in (*plain, *annotated) if name in _targets(node)]
-    return {name: (plain | annotated)[name] for name in order}
-
-
-def _targets(node: ast.stmt) -> list[str]:
-    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def _literal_type(value: ast.expr) -> type:
@@ -165,10 +161,6 @@ def _literal_type(value: ast.expr) -> type:
         return type(ast.literal_eval(value))
     except ValueError:
         return object
-
-
-def _annotated_types(node: ast.AnnAssign) -> tuple[type, ...]:
-    return tuple(_TYPES[name.strip()] for name in ast.unparse(node.annotation).split("|"))
 
 
 def _unknown(name: str, declared: Iterable[str]) -> str:

@@ -191,15 +191,44 @@ def _epoch(
     phase: Phase,
     epoch: int,
     number: int,
-) -> dict:
-    """Train for one epoch and validate. Its random numbers follow from the seed and its number alone."""
+) -> dict[str, object]:
+    """One row of the history: train on all examples once, and validate."""
     started = time.perf_counter()
+    train_loss, train_accuracy, samples = _learn(network, optimizer, examples, recipe, phase, epoch, number)
+    if not math.isfinite(train_loss):
+        raise FloatingPointError(
+            f"The loss of epoch {number} is no longer a number: choose a lower {phase.name} learning rate"
+        )
+    validation_loss, validation_accuracy = _validate(network, examples, recipe)
+    return {
+        "epoch": number,
+        "phase": phase.name,
+        "learning_rate": optimizer.param_groups[0]["lr"],
+        "train_loss": train_loss,
+        "train_accuracy": train_accuracy,
+        "validation_loss": validation_loss,
+        "validation_accuracy": validation_accuracy,
+        "samples": samples,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def _learn(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    examples: Examples,
+    recipe: Recipe,
+    phase: Phase,
+    epoch: int,
+    number: int,
+) -> tuple[float, float, int]:
+    """Mean loss, accuracy and samples of an epoch; its random numbers follow from the seed and its number alone."""
     device = next(network.parameters()).device
+    loss_sum, hits_sum, samples = 0.0, 0, 0
+    training_mode(network)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         generator = seed_epoch(recipe.seed, number)
         order = batches(examples.train, recipe.batch_size, generator)
-        training_mode(network)
-        totals = np.zeros(3)
         for step, rows in enumerate(order):
             factor = learning_rate_factor(epoch * len(order) + step, phase.epochs * len(order))
             optimizer.param_groups[0]["lr"] = phase.learning_rate * factor
@@ -207,28 +236,20 @@ def _epoch(
             optimizer.zero_grad(set_to_none=True)
             (loss / len(rows)).backward()
             optimizer.step()
-            totals += [loss.item(), hits, len(rows)]
-    if not np.isfinite(totals[0]):
-        raise FloatingPointError(
-            f"The loss of epoch {number} is no longer a number: choose a lower {phase.name} learning rate"
-        )
+            loss_sum, hits_sum, samples = loss_sum + loss.item(), hits_sum + hits, samples + len(rows)
+    return loss_sum / samples, hits_sum / samples, samples
+
+
+def _validate(network: nn.Module, examples: Examples, recipe: Recipe) -> tuple[float, float]:
+    """Mean loss and accuracy over the validation examples."""
+    device = next(network.parameters()).device
+    loss_sum, hits_sum = 0.0, 0
     network.eval()
-    validated = np.zeros(3)
     with torch.inference_mode():
         for rows in batches(examples.validation, recipe.batch_size):
             loss, hits = _forward(network, examples.images[rows].to(device), rows, examples, recipe)
-            validated += [loss.item(), hits, len(rows)]
-    return {
-        "epoch": number,
-        "phase": phase.name,
-        "learning_rate": phase.learning_rate * learning_rate_factor(epoch * len(order), phase.epochs * len(order)),
-        "train_loss": totals[0] / totals[2],
-        "train_accuracy": totals[1] / totals[2],
-        "validation_loss": validated[0] / validated[2],
-        "validation_accuracy": validated[1] / validated[2],
-        "samples": int(totals[2]),
-        "seconds": time.perf_counter() - started,
-    }
+            loss_sum, hits_sum = loss_sum + loss.item(), hits_sum + hits
+    return loss_sum / len(examples.validation), hits_sum / len(examples.validation)
 
 
 def _forward(
