@@ -26,7 +26,7 @@ WEIGHTS ?= imagenet
 TRAINING ?=
 endif
 
-.PHONY: help run test test-unit test-notebooks test-real lint stamp pins clean
+.PHONY: help run test test-unit test-notebooks test-real lint results stamp pins clean
 
 help:
 	@grep -E '^# make' Makefile | sed 's/^# //'
@@ -68,6 +68,11 @@ test-real: $(READY)
 
 lint: $(READY)
 	@$(BIN)/ruff check && $(BIN)/ruff format --check
+
+# make results PACKAGES=packages.zip WEIGHTS='{mobilenet_v2: file.pth}'  accuracy and attribution over seeds, docs/results.md
+results: $(READY)
+	@$(EXPORT) $(BIN)/python benchmarks/packages.py '$(PACKAGES)' --weights '$(WEIGHTS)' \
+		--training '{image_height: 270, image_width: 480, fine_tuning_epochs: 14, fine_tuning_rate: 0.0003}'
 
 # make stamp REPOSITORY=owner/name  write the repository's address into badges and set-up cells
 stamp:

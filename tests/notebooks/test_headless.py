@@ -1,0 +1,76 @@
+"""The notebooks as a plant and as Colab run them: by papermill from anywhere, and alone in an empty folder."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FIRST = ROOT / "notebooks" / "01-DataPreparation.ipynb"
+
+
+def papermill(python, notebook, folder, *options, **environment):
+    """Run a notebook from `folder` without a display."""
+    surroundings = {name: value for name, value in os.environ.items() if name != "DISPLAY"} | environment
+    command = [python, "-m", "papermill", "--no-progress-bar", str(notebook), "out.ipynb", *options]
+    return subprocess.run(command, cwd=folder, env=surroundings, capture_output=True, text=True, check=False)
+
+
+def test_unknown_parameters_and_wrong_types_are_all_told_in_one_clear_sentence_each(tmp_path):
+    result = papermill(sys.executable, FIRST, tmp_path, "-p", "sead", "1", "-p", "stored_height", "high")
+    assert result.returncode != 0
+    assert "Unknown parameter 'sead': did you mean 'seed'?" in result.stderr
+    assert "Parameter 'stored_height' must be int, not str 'high'" in result.stderr
+    assert "This notebook takes: raw_data, " in result.stderr
+
+
+def test_a_missing_archive_is_named_with_the_remedy(tmp_path):
+    notebook = ROOT / "notebooks" / "02-ModelTraining.ipynb"
+    result = papermill(sys.executable, notebook, tmp_path, "-p", "data_archive", str(tmp_path / "no.zip"))
+    assert f"{tmp_path / 'no.zip'} is missing: run 01-DataPreparation first, or give data_archive" in result.stderr
+
+
+@pytest.fixture
+def fresh_python(tmp_path):
+    """An environment like Colab's: torch and the rest are there, `helpers` is not."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    for entry in Path(pytest.__file__).parents[1].iterdir():
+        if "helpers" not in entry.name:
+            (packages / entry.name).symlink_to(entry)
+    (site,) = (tmp_path / "env" / "lib").glob("python3*/site-packages")
+    (site / "packages.pth").write_text(f"{packages}\n")
+    return str(tmp_path / "env" / "bin" / "python")
+
+
+@pytest.fixture
+def wheel(tmp_path):
+    """The package as the set-up cell would fetch it, built without touching the clone."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "helpers"):
+        (source / name).symlink_to(ROOT / name)
+    build = "import sys, setuptools.build_meta as backend; print(backend.build_wheel(sys.argv[1]))"
+    result = subprocess.run(
+        [sys.executable, "-c", build, str(tmp_path)], cwd=source, capture_output=True, text=True, check=True
+    )
+    return tmp_path / result.stdout.splitlines()[-1]
+
+
+def test_alone_in_an_empty_folder_it_gets_helpers_and_runs(tmp_path, fresh_python, wheel):
+    folder = tmp_path / "content"
+    folder.mkdir()
+    (folder / FIRST.name).write_bytes(FIRST.read_bytes())
+    tiny = ["-p", "sample_items", "24", "-p", "stored_height", "90", "-p", "stored_width", "160"]
+    without = subprocess.run([fresh_python, "-c", "import helpers"], capture_output=True, check=False)
+    assert without.returncode != 0
+    result = papermill(fresh_python, FIRST.name, folder, *tiny, HELPERS_SOURCE=str(wheel))
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert (folder / "transfer" / "data.zip").exists()
+    outputs = nbformat.read(folder / "out.ipynb", as_version=4)
+    pictures = [out for cell in outputs.cells for out in cell.get("outputs", []) if "image/png" in out.get("data", {})]
+    assert len(pictures) == 4

@@ -1,0 +1,77 @@
+"""Notebooks 01 to 03 on the real packages, with real ImageNet weights. Runs where the data lies beside the clone."""
+
+import io
+from pathlib import Path
+
+import pandas as pd
+import papermill
+import pytest
+
+from helpers import catalog
+from helpers.archives import Archive
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = ROOT.parent / "shared"
+ARCHITECTURES = ["mobilenet_v2", "squeezenet1_1"]
+
+pytestmark = pytest.mark.skipif(
+    not (SHARED / "data" / "packages-raw-data.zip").exists(), reason="the real packages are not beside the clone"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The archives that the three notebooks leave."""
+    folder = tmp_path_factory.mktemp("real")
+
+    def run(name, **parameters):
+        papermill.execute_notebook(
+            ROOT / "notebooks" / f"{name}.ipynb", folder / f"{name}.ipynb", parameters, progress_bar=False
+        )
+
+    data, models = str(folder / "data.zip"), str(folder / "models.zip")
+    run("01-DataPreparation", raw_data=str(SHARED / "data" / "packages-raw-data.zip"), output_archive=data)
+    run(
+        "02-ModelTraining",
+        data_archive=data,
+        output_archive=models,
+        architectures=ARCHITECTURES,
+        weights={name: str(SHARED / "weights" / f"{name}-imagenet.pth") for name in ARCHITECTURES},
+        image_height=216,
+        image_width=384,
+        frozen_epochs=1,
+        fine_tuning_epochs=6,
+        fine_tuning_rate=0.0003,
+    )
+    run(
+        "03-ModelInterpretability",
+        data_archive=data,
+        models_archive=models,
+        output_table=str(folder / "attribution.csv"),
+        images_per_view=8,
+        steps=16,
+    )
+    return folder
+
+
+def test_every_package_is_found_with_both_views_and_annotated_ones_are_in_test(folder):
+    table = catalog.load(folder / "data.zip").catalog
+    assert len(table) == 304
+    assert (table.groupby("item")["view"].nunique() == 2).all()
+    assert set(table.loc[table["boxes"].str.len() > 0, "split"]) == {"test"}
+
+
+def test_a_network_from_imagenet_beats_always_answering_the_same(folder):
+    with Archive(folder / "models.zip") as archive:
+        comparison = pd.read_csv(io.BytesIO(archive.read("comparison.csv"))).set_index("network")
+    table = catalog.load(folder / "data.zip").catalog
+    test = table[table["split"] == "test"].drop_duplicates("item")
+    majority = test["label"].value_counts(normalize=True).max()
+    assert comparison["accuracy fused"].max() >= majority + 0.15
+
+
+def test_attribution_is_measured_for_both_networks_and_views_in_all_regions(folder):
+    table = pd.read_csv(folder / "attribution.csv")
+    found = table.groupby(["network", "view"])["region"].unique().map(set)
+    assert len(found) == 4
+    assert all(regions == {"damage box", "carton", "belt"} for regions in found)
