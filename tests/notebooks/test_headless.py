@@ -66,7 +66,7 @@ def test_alone_in_an_empty_folder_it_gets_helpers_and_runs(tmp_path, fresh_pytho
     folder.mkdir()
     (folder / FIRST.name).write_bytes(FIRST.read_bytes())
     tiny = ["-p", "sample_items", "24", "-p", "stored_height", "90", "-p", "stored_width", "160"]
-    without = subprocess.run([fresh_python, "-c", "import helpers"], capture_output=True, check=False)
+    without = subprocess.run([fresh_python, "-c", "import helpers"], stderr=subprocess.DEVNULL, cwd=folder, check=False)
     assert without.returncode != 0
     result = papermill(fresh_python, FIRST.name, folder, *tiny, HELPERS_SOURCE=str(wheel))
     assert result.returncode == 0, result.stderr[-3000:]
