@@ -54,8 +54,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=session.root() / "transfer" / "results")
     arguments = parser.parse_args()
     accuracy, attribution = [], []
-    for seed in range(arguments.seeds):
-        for per_view in (False, True):
+    for per_view in (False, True):
+        for seed in range(arguments.seeds):
             tables = run(arguments, seed, per_view)
             accuracy.append(tables[0].assign(seed=seed, trained="a specialist a view" if per_view else "all views"))
             attribution += [table.assign(seed=seed) for table in tables[1:]]

@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 import torch
 from captum.attr import IntegratedGradients
+from PIL import Image, ImageDraw
 from scipy import ndimage
+from scipy.spatial import ConvexHull
 from torch import nn
 
 from helpers.images import normalize
@@ -17,6 +19,7 @@ from helpers.networks import without_inplace
 
 MEMORY_BYTES = 2**30  # for what one internal batch keeps for its gradients
 _MAX_INTERNAL_BATCH = 64
+_LEAST_OF_OTSU = 0.4  # Otsu's threshold finds the bright sides of a carton; its shaded ones differ less
 BASELINES = {  # images without information, normalized
     "gray": lambda normalization, like: torch.zeros_like(like),
     "black": lambda normalization, like: normalize(torch.zeros_like(like), **normalization),
@@ -91,10 +94,15 @@ def carton_masks(images: torch.Tensor, empty: torch.Tensor) -> np.ndarray:
     """(N, H, W) bool: where the thing on the belt is, found without any label.
 
     images: (N, 3, H, W) uint8 of one view. empty: (3, H, W), the view without anything (see `empty_view`).
-    What differs most from the empty view (Otsu's threshold), its largest connected part, filled.
+    A pixel belongs to the thing where no shadow, a darker copy of the empty view, explains it. Of these pixels the
+    largest connected part counts, with all that its convex hull covers. A side as gray as the belt may be missed.
     """
-    differences = (images.float() - empty).abs().amax(1).numpy()  # (N, H, W)
-    return np.stack([_largest_part(difference) for difference in differences])
+    images, empty = images.float() + 1, empty + 1
+    light = (images / empty).flatten(2).median(2).values[..., None, None]  # (N, 3, 1, 1): brighter or warmer that day
+    expected = empty * light
+    shadow = (images / expected).amin(1, keepdim=True).clamp(max=1)
+    unexplained = (images - shadow * expected).amax(1).numpy()  # (N, H, W)
+    return np.stack([_largest_part(difference) for difference in unexplained])
 
 
 def empty_view(images: torch.Tensor) -> torch.Tensor:
@@ -143,12 +151,17 @@ def region_table(maps: np.ndarray, regions: dict[str, np.ndarray]) -> pd.DataFra
 
 
 def _largest_part(difference: np.ndarray) -> np.ndarray:
-    smooth = ndimage.gaussian_filter(difference, 1.5)
-    parts, count = ndimage.label(ndimage.binary_opening(smooth > _otsu(smooth), iterations=2))
+    smooth = ndimage.gaussian_filter(difference, 1)
+    parts, count = ndimage.label(
+        ndimage.binary_opening(ndimage.binary_closing(smooth > 0.4 * _otsu(smooth), iterations=2), iterations=2)
+    )
     if count == 0:
         return np.zeros(difference.shape, bool)
-    largest = np.bincount(parts.ravel())[1:].argmax() + 1
-    return ndimage.binary_fill_holes(ndimage.binary_closing(parts == largest, iterations=3))
+    rows, columns = np.nonzero(parts == np.bincount(parts.ravel())[1:].argmax() + 1)
+    points = np.stack([columns, rows], 1)
+    outline = Image.new("1", difference.shape[::-1])
+    ImageDraw.Draw(outline).polygon([tuple(point) for point in points[ConvexHull(points).vertices].tolist()], fill=1)
+    return np.asarray(outline)
 
 
 def _otsu(values: np.ndarray) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import importlib.metadata
 import json
+import re
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +26,11 @@ from helpers.catalog import Dataset
 FORMAT_VERSION = 1
 SMALL_CNN = "small_cnn"
 IMAGENET_NORMALIZATION = {"mean": [0.485, 0.456, 0.406], "deviation": [0.229, 0.224, 0.225]}
+_RENAMED = {  # layers of DenseNet and the vision transformers, as their published weights call them, and as they are now
+    r"(denselayer\d+\.(norm|conv))\.([12])\.": r"\1\3.",
+    r"\.mlp\.linear_1\.": ".mlp.0.",
+    r"\.mlp\.linear_2\.": ".mlp.3.",
+}
 _FIXED_INPUT_PX = {"maxvit_t": 224}  # the others that take one size only are the vision transformers
 
 
@@ -48,7 +55,7 @@ def build(architecture: str, classes: int, weights: str) -> nn.Module:
     if architecture == SMALL_CNN:
         network = small_cnn(classes)
     elif architecture in torchvision.models.list_models(module=torchvision.models):
-        network = torchvision.models.get_model(architecture, weights=None, **_quiet(architecture))
+        network = torchvision.models.get_model(architecture, weights=None, **_options(architecture))
         network.aux_logits = False  # GoogLeNet and Inception: one output in training too
         _replace_head(network, classes)
     else:
@@ -176,6 +183,13 @@ def load_models(path: str | Path, names: Iterable[str] = ()) -> dict[str, Model]
         return {name: _load_model(archive, name) for name in (names or found)}
 
 
+def load_state(network: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Give the network all its tensors. MNASNet asks for their version too, which safetensors do not keep: its own."""
+    state = OrderedDict(tensors)
+    state._metadata = network.state_dict()._metadata
+    network.load_state_dict(state)
+
+
 def to_bytes(tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> bytes:
     """Tensors by name as safetensors."""
     return safetensors.torch.save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, metadata)
@@ -187,7 +201,7 @@ def _load_model(archive: Archive, name: str) -> Model:
         if card["format_version"] != FORMAT_VERSION:
             raise ArchiveError(f"{archive.path}: {name} has format {card['format_version']}, not {FORMAT_VERSION}")
         network = build(card["architecture"], len(card["classes"]), "none")
-        network.load_state_dict(safetensors.torch.load(archive.read(f"{name}/model.safetensors")))
+        load_state(network, safetensors.torch.load(archive.read(f"{name}/model.safetensors")))
     except (KeyError, TypeError, json.JSONDecodeError, safetensors.SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ArchiveError(f"{archive.path}: {name} cannot be read ({reason}): run 02-ModelTraining again") from error
@@ -208,9 +222,9 @@ def _replace_head(network: nn.Module, classes: int) -> None:
     setattr(network.get_submodule(parent), last, new)
 
 
-def _quiet(architecture: str) -> dict[str, bool]:
-    """GoogLeNet and Inception warn of a slow start unless told which one to take."""
-    return {"init_weights": True} if architecture in ("googlenet", "inception_v3") else {}
+def _options(architecture: str) -> dict[str, bool]:
+    """GoogLeNet and Inception: a start that they do not warn of, and inputs in the range of their published weights."""
+    return {"init_weights": True, "transform_input": True} if architecture in ("googlenet", "inception_v3") else {}
 
 
 def _state(architecture: str, weights: str) -> dict[str, torch.Tensor]:
@@ -239,6 +253,8 @@ def _state(architecture: str, weights: str) -> dict[str, torch.Tensor]:
 
 def _load_weights(network: nn.Module, state: dict[str, torch.Tensor], what: str) -> None:
     """Load all but the head. Half precision becomes float; auxiliary outputs may be there or not."""
+    for then, now in _RENAMED.items():
+        state = {re.sub(then, now, name): tensor for name, tensor in state.items()}
     head = head_name(network)
     own = network.state_dict()
     aside = (f"{head}.", "aux1.", "aux2.", "AuxLogits.")
@@ -249,4 +265,4 @@ def _load_weights(network: nn.Module, state: dict[str, torch.Tensor], what: str)
     for problem, names in (("lack", missing), ("have unknown", unexpected), ("have another shape of", shapes)):
         if names:
             raise WeightsError(f"{what} do not fit: they {problem} {min(names)!r} and {len(names) - 1} more")
-    network.load_state_dict(body, strict=False)
+    load_state(network, own | body)

@@ -250,9 +250,8 @@ def _note(text: str) -> Figure:
 
 
 def _draw_box(axis: Axes, box: list) -> None:
-    name, left, top, right, bottom = box
+    _, left, top, right, bottom = box
     axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=BOX_COLOR, linewidth=2))
-    axis.annotate(name, (left, top), xytext=(0, 3), textcoords="offset points", fontsize=8, color=BOX_COLOR)
 
 
 def _mark_phases(axis: Axes, history: pd.DataFrame) -> None:

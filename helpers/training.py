@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from helpers.images import augment, batches, normalize
-from helpers.networks import IMAGENET_NORMALIZATION, freeze, to_bytes, training_mode
+from helpers.networks import IMAGENET_NORMALIZATION, freeze, load_state, to_bytes, training_mode
 
 _WARM_UP_FRACTION = 0.1  # of a phase's steps, in which the learning rate climbs
 
@@ -90,7 +90,7 @@ def train(
     while upcoming := next_epoch(history, recipe):
         phase, epoch = upcoming
         if epoch == 0:
-            network.load_state_dict(best or network.state_dict())
+            load_state(network, best or network.state_dict())
             optimizer = _start_phase(network, phase, recipe)
         row = _epoch(network, optimizer, examples, recipe, phase, epoch, number=len(history) + 1)
         row["best"] = row["validation_loss"] < min((old["validation_loss"] for old in history), default=math.inf)
@@ -100,7 +100,7 @@ def train(
         report(describe_epoch(row, sum(phase.epochs for phase in recipe.phases)))
         if checkpoint:
             _save(checkpoint, key, history, best, network, optimizer)
-    network.load_state_dict(best)
+    load_state(network, best)
     network.eval()
     return pd.DataFrame(history)
 
@@ -309,7 +309,7 @@ def _resume(
         part, _, rest = name.partition(".")
         parts[part][rest] = tensor
     history = json.loads(metadata["history"])
-    network.load_state_dict(parts["network"])
+    load_state(network, parts["network"])
     upcoming = next_epoch(history, recipe)
     optimizer = None
     if upcoming and upcoming[1] > 0:
