@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace, seed: int, per_view: bool) -> list[pd.Dat
         ("02-ModelTraining", models, training),
     ]
     if not per_view:
-        explaining = {"data_archive": data, "models_archive": models, "output_table": table, "images_per_view": 17}
+        explaining = {"data_archive": data, "models_archive": models, "output_table": table, "images_per_view": 12}
         steps.append(("03-ModelInterpretability", table, explaining))
     for name, result, parameters in steps:
         if not Path(result).exists():

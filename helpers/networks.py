@@ -26,7 +26,7 @@ from helpers.catalog import Dataset
 FORMAT_VERSION = 1
 SMALL_CNN = "small_cnn"
 IMAGENET_NORMALIZATION = {"mean": [0.485, 0.456, 0.406], "deviation": [0.229, 0.224, 0.225]}
-_RENAMED = {  # layers of DenseNet and the vision transformers, as their published weights call them, and as they are now
+_RENAMED = {  # what the published weights of DenseNet and the vision transformers call their layers, and what we do
     r"(denselayer\d+\.(norm|conv))\.([12])\.": r"\1\3.",
     r"\.mlp\.linear_1\.": ".mlp.0.",
     r"\.mlp\.linear_2\.": ".mlp.3.",
@@ -215,10 +215,11 @@ def _replace_head(network: nn.Module, classes: int) -> None:
     if isinstance(old, nn.Conv2d):
         new = nn.Conv2d(old.in_channels, classes, old.kernel_size, old.stride, old.padding)
         network.num_classes = classes
+        network.classifier[2] = nn.Identity()  # a ReLU behind the head would cut the logits at 0, and can die there
     else:
         new = nn.Linear(old.in_features, classes)
-        nn.init.normal_(new.weight, std=0.01)
-        nn.init.zeros_(new.bias)
+    nn.init.normal_(new.weight, std=0.01)
+    nn.init.zeros_(new.bias)
     setattr(network.get_submodule(parent), last, new)
 
 

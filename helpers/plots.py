@@ -226,7 +226,7 @@ def region_shares(table: pd.DataFrame, title: str) -> Figure:
             axis.bar_label(axis.bar(places, values, width * 0.92, label=name, color=color), fmt="%.2f", fontsize=8)
         axis.set_xticks(range(len(regions)), regions)
         axis.set(ylim=(0, 1.1), ylabel="share", title=view or "all images")
-    axes[0, -1].legend(fontsize=8, loc="upper left")
+        axis.legend(fontsize=8, loc="upper left")  # a view has networks of its own where they are specialists
     figure.suptitle(title, fontweight="bold")
     return figure
 

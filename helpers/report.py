@@ -42,12 +42,13 @@ def write_report(notebooks: list[Path], folder: Path) -> Path:
 
     Raises ValueError where a notebook was not executed to its end.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     entries = []
     for path in notebooks:
         notebook = nbformat.read(path, as_version=4)
         _check_executed(path, notebook)
         body, _ = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True).from_notebook_node(notebook)
-        body = re.sub(r"<script[^>]*src=[^>]*></script>", "", body)  # opens from disk, with no network
+        body = re.sub(r"<script[^>]*src=[^>]*>\s*</script>", "", body)  # opens from disk, with no network
         body = re.sub(r'<p><a href="https://colab[^>]*>.*?</p>', "", body, flags=re.DOTALL)
         page = re.sub(r"<body([^>]*)>", lambda tag: _open_body(tag[1]), body, count=1)
         (folder / f"{path.stem}.html").write_text(page.replace("</head>", f"{_STYLE}</head>", 1), encoding="utf-8")

@@ -136,9 +136,8 @@ def offer(path: Path) -> None:
 def progress(rows: Iterable[Row], what: str, total: int | None = None) -> Iterator[Row]:
     """A bar for a person; in a log or a report a line each ten seconds, and one at the end."""
     often = 0.1 if someone_can_answer() else 10
-    yield from tqdm(
-        rows, what, total, file=sys.stdout, ascii=" =", ncols=88, mininterval=often, maxinterval=often, delay=0.01
-    )
+    how = {"file": sys.stdout, "ascii": " =", "ncols": 88, "mininterval": often, "maxinterval": often}
+    yield from tqdm(rows, what, total, delay=1e-9, **how)  # no delay: no line at the start; longer: none at the end
 
 
 def _assignments(source: str) -> dict[str, type]:

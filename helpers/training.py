@@ -132,7 +132,8 @@ def learning_rate_factor(step: int, steps: int) -> float:
 def class_weights(labels: np.ndarray, classes: int) -> torch.Tensor:
     """(C,) weights that give every class the same total, and 1 on average over the samples; 0 for an absent one."""
     counts = np.bincount(labels, minlength=classes)
-    return torch.tensor(np.where(counts > 0, len(labels) / (classes * counts.clip(1)), 0), dtype=torch.float32)
+    present = counts > 0
+    return torch.tensor(np.where(present, len(labels) / (present.sum() * counts.clip(1)), 0), dtype=torch.float32)
 
 
 def predict(
@@ -195,11 +196,11 @@ def _epoch(
     """One row of the history: train on all examples once, and validate."""
     started = time.perf_counter()
     train_loss, train_accuracy, samples = _learn(network, optimizer, examples, recipe, phase, epoch, number)
-    if not math.isfinite(train_loss):
+    validation_loss, validation_accuracy = _validate(network, examples, recipe)
+    if not math.isfinite(train_loss + validation_loss):
         raise FloatingPointError(
             f"The loss of epoch {number} is no longer a number: choose a lower {phase.name} learning rate"
         )
-    validation_loss, validation_accuracy = _validate(network, examples, recipe)
     return {
         "epoch": number,
         "phase": phase.name,

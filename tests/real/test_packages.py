@@ -40,7 +40,9 @@ def folder(tmp_path_factory):
         image_height=216,
         image_width=384,
         frozen_epochs=1,
-        fine_tuning_epochs=6,
+        fine_tuning_epochs=9,
+        batch_size=8,
+        patience=9,
         fine_tuning_rate=0.0003,
     )
     run(

@@ -1,0 +1,139 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers import evaluation
+
+CLASSES = ["bad", "good"]
+
+
+def predicted(rows, classes=CLASSES):
+    """A table of predictions. rows: (item, view, label, probabilities)."""
+    catalog = pd.DataFrame([row[:3] for row in rows], columns=["item", "view", "label"])
+    catalog["path"] = [f"{item}_{view}.jpg" for item, view in zip(catalog["item"], catalog["view"], strict=True)]
+    return evaluation.predictions(catalog, np.array([row[3] for row in rows]), classes)
+
+
+@pytest.fixture
+def four():
+    """Three bad and one good, of which one bad is found and the good one called good."""
+    sure = {"bad": [0.9, 0.1], "good": [0.2, 0.8]}
+    answers = [("bad", "bad"), ("bad", "good"), ("bad", "good"), ("good", "good")]
+    return predicted([(f"item{i}", "top", label, sure[answer]) for i, (label, answer) in enumerate(answers)])
+
+
+def test_predictions_name_the_likeliest_class_and_how_sure_it_is():
+    catalog = pd.DataFrame(
+        {"path": ["a.jpg", "b.jpg"], "item": ["a", "b"], "view": "", "label": "good", "split": "test"}, index=[7, 3]
+    )
+    table = evaluation.predictions(catalog, np.array([[0.25, 0.75], [0.6, 0.4]]), CLASSES)
+    assert table.columns.tolist() == ["path", "item", "view", "label", "predicted", "confidence", "bad", "good"]
+    assert table["path"].tolist() == ["a.jpg", "b.jpg"]
+    assert table["predicted"].tolist() == ["good", "bad"]
+    assert table["confidence"].tolist() == [0.75, 0.6]
+    assert table["bad"].tolist() == [0.25, 0.6]
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (2, 3), (2,)])
+def test_probabilities_of_another_shape_are_refused(shape):
+    catalog = pd.DataFrame({"path": ["a", "b"], "item": ["a", "b"], "view": "", "label": "good"})
+    with pytest.raises(ValueError, match=rf"\({shape[0]}.* probabilities for 2 images and 2 classes"):
+        evaluation.predictions(catalog, np.zeros(shape), CLASSES)
+
+
+def test_a_sure_view_outweighs_an_unsure_one():
+    images = predicted([("a", "side", "bad", [0.9, 0.1]), ("a", "top", "bad", [0.4, 0.6])])
+    fused = evaluation.fuse_views(images, CLASSES)
+    bad, good = math.sqrt(0.9 * 0.4), math.sqrt(0.1 * 0.6)  # 0.600 and 0.245
+    assert fused[["item", "label", "view", "predicted"]].to_numpy().tolist() == [["a", "bad", "fused", "bad"]]
+    assert fused["bad"][0] == pytest.approx(bad / (bad + good))
+    assert fused["confidence"][0] == pytest.approx(0.710102, abs=1e-6)
+    assert fused[CLASSES].sum(axis=1).tolist() == pytest.approx([1])
+
+
+def test_fusing_keeps_each_item_with_its_own_label_in_any_order():
+    images = predicted(
+        [
+            ("b", "side", "good", [0.1, 0.9]),
+            ("a", "top", "bad", [0.8, 0.2]),
+            ("b", "top", "good", [0.1, 0.9]),
+            ("a", "side", "bad", [0.8, 0.2]),
+        ]
+    )
+    fused = evaluation.fuse_views(images, CLASSES)
+    assert fused[["item", "label", "predicted"]].to_numpy().tolist() == [["a", "bad", "bad"], ["b", "good", "good"]]
+    assert fused["confidence"].tolist() == pytest.approx([0.8, 0.9])
+
+
+def test_a_probability_of_nothing_is_no_veto():
+    images = predicted([("a", "side", "bad", [0.0, 1.0]), ("a", "top", "bad", [1.0, 0.0])])
+    assert evaluation.fuse_views(images, CLASSES)["bad"].tolist() == pytest.approx([0.5])
+
+
+def test_fused_items_come_below_the_images_where_there_are_views():
+    rows = [("a", "side", "bad", [0.9, 0.1]), ("a", "top", "bad", [0.4, 0.6])]
+    assert evaluation.with_fused(predicted(rows), CLASSES)["view"].tolist() == ["side", "top", "fused"]
+    assert evaluation.with_fused(predicted(rows[:1]), CLASSES)["view"].tolist() == ["side"]
+
+
+def test_scores_are_those_of_the_confusion_matrix(four):
+    (row,) = evaluation.scores(four, CLASSES).to_dict("records")
+    assert row["view"] == "top"
+    assert row["images"] == 4
+    assert row["accuracy"] == 2 / 4
+    assert row["precision"] == pytest.approx((1 / 1 + 1 / 3) / 2)
+    assert row["recall"] == pytest.approx((1 / 3 + 1 / 1) / 2)
+    assert row["f1"] == pytest.approx((2 / 4 + 2 / 4) / 2)
+
+
+def test_scores_have_a_row_for_each_view_in_their_order(four):
+    rows = [("a", "top", "bad", [0.9, 0.1]), ("b", "top", "bad", [0.1, 0.9]), ("a", "side", "bad", [0.9, 0.1])]
+    table = evaluation.scores(predicted(rows), CLASSES)
+    assert table[["view", "images", "accuracy"]].to_numpy().tolist() == [["top", 2, 0.5], ["side", 1, 1.0]]
+
+
+def test_class_scores_tell_the_classes_apart(four):
+    table = evaluation.class_scores(four, CLASSES)
+    assert table[["view", "label"]].to_numpy().tolist() == [["top", "bad"], ["top", "good"]]
+    assert table["precision"].tolist() == pytest.approx([1, 1 / 3])
+    assert table["recall"].tolist() == pytest.approx([1 / 3, 1])
+    assert table["f1"].tolist() == pytest.approx([0.5, 0.5])
+    assert table["images"].tolist() == [3, 1]
+
+
+def test_a_class_that_is_never_there_scores_nothing_without_a_warning(four):
+    table = evaluation.class_scores(four, [*CLASSES, "odd"])
+    assert table.iloc[2][["precision", "recall", "f1", "images"]].tolist() == [0, 0, 0, 0]
+    assert evaluation.scores(four, [*CLASSES, "odd"])["precision"][0] == pytest.approx((1 + 1 / 3 + 0) / 3)
+
+
+def test_the_majority_of_the_train_split_is_what_any_network_must_beat():
+    train, test = pd.Series(["good", "bad", "good"]), pd.Series(["good", "bad", "bad", "bad"])
+    assert evaluation.majority_accuracy(train, test) == 1 / 4
+
+
+def test_log_loss_is_the_mean_over_images_of_what_the_truth_was_given(four):
+    expected = -(math.log(0.9) + 2 * math.log(0.2) + math.log(0.8)) / 4
+    assert evaluation.log_loss(four, CLASSES) == pytest.approx(expected)
+
+
+def test_log_loss_counts_items_where_their_views_are_fused():
+    images = predicted([("a", "side", "bad", [0.9, 0.1]), ("a", "top", "bad", [0.4, 0.6])])
+    fused = evaluation.with_fused(images, CLASSES)
+    assert evaluation.log_loss(fused, CLASSES) == pytest.approx(-math.log(0.710102), abs=1e-6)
+
+
+def test_log_loss_of_a_sure_mistake_is_large_but_finite():
+    assert evaluation.log_loss(predicted([("a", "", "bad", [0.0, 1.0])]), CLASSES) == pytest.approx(7 * math.log(10))
+
+
+def test_the_worst_mistakes_are_images_called_wrong_most_surely():
+    rows = [("a", "side", "bad", [0.3, 0.7]), ("a", "top", "bad", [0.05, 0.95]), ("b", "side", "good", [0.01, 0.99])]
+    rows += [("c", "side", "good", [0.8, 0.2]), ("c", "top", "good", [0.4, 0.6])]
+    table = evaluation.with_fused(predicted(rows), CLASSES)
+    assert (table["view"] == "fused").sum() == 3
+    assert evaluation.worst_mistakes(table, 9)["path"].tolist() == ["a_top.jpg", "c_side.jpg", "a_side.jpg"]
+    assert evaluation.worst_mistakes(table, 2)["path"].tolist() == ["a_top.jpg", "c_side.jpg"]
+    assert len(evaluation.worst_mistakes(table[table["item"] == "b"], 2)) == 0

@@ -1,0 +1,115 @@
+"""What holds for the whole house: its floors, its pins, and that every public function says what it takes and gives."""
+
+import ast
+import re
+import tomllib
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = sorted(path.stem for path in (ROOT / "helpers").glob("*.py") if path.stem != "__init__")
+FLOORS = {  # the plan in the README, the only place where it is written down
+    module: int(floor)
+    for module, floor in re.findall(r"^  (\w+) +(\d)  \S", (ROOT / "README.md").read_text(), re.MULTILINE)
+}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PINS = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines()]
+DIRECT = [Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
+
+
+def tree(module):
+    return ast.parse((ROOT / "helpers" / f"{module}.py").read_text())
+
+
+def imported(module):
+    """The modules of helpers that one imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return {name.split(".")[1] for name in names if name.startswith("helpers.")}
+
+
+def reached(module):
+    """The modules that importing one brings in."""
+    below = imported(module)
+    return below.union(*(reached(other) for other in below))
+
+
+def public_functions(module):
+    """Those of the module and the methods of its classes."""
+    body = tree(module).body
+    nodes = body + [node for owner in body if isinstance(owner, ast.ClassDef) for node in owner.body]
+    return [node for node in nodes if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+
+
+def test_every_module_has_its_floor_and_every_floor_its_module():
+    assert sorted(FLOORS) == MODULES
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_from_the_floors_below(module):
+    assert {name: FLOORS[name] for name in imported(module) if FLOORS[name] >= FLOORS[module]} == {}
+
+
+def test_nothing_is_imported_in_a_circle():
+    order = [*TopologicalSorter({module: imported(module) for module in MODULES}).static_order()]
+    assert sorted(order) == MODULES
+
+
+@pytest.mark.parametrize("module", ["plots", "evaluation"])
+def test_what_takes_arrays_and_tables_knows_no_networks(module):
+    assert reached(module).isdisjoint({"networks", "training", "attribution", "images"})
+    assert not any("torch" in ast.unparse(node) for node in tree(module).body if isinstance(node, ast.Import))
+
+
+def test_conda_gives_python_and_everything_else_comes_from_the_package_and_its_pins():
+    python, *others = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert others == ["pip", {"pip": ["--constraint constraints.txt", "--editable .[dev]"]}]
+    range_ = Requirement(python)
+    assert range_.name == "python"
+    assert str(min(range_.specifier, key=lambda part: part.version)) == PROJECT["requires-python"]
+
+
+@pytest.mark.parametrize("requirement", DIRECT, ids=lambda requirement: requirement.name)
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+def test_each_dependency_has_one_pin_in_its_range(requirement, python):
+    here = {"python_version": python, "python_full_version": f"{python}.4", "sys_platform": "linux"}
+    pins = [pin for pin in PINS if pin.name == canonicalize_name(requirement.name)]
+    (pin,) = [pin for pin in pins if pin.marker is None or pin.marker.evaluate(here)]
+    (exact,) = pin.specifier
+    assert exact.operator == "=="
+    assert exact.version in requirement.specifier
+
+
+def test_every_pin_is_exact_and_names_no_host_or_file():
+    assert all(re.fullmatch(r"==[\w.]+", str(pin.specifier)) for pin in PINS)
+    assert all(pin.url is None for pin in PINS)
+    assert not re.search(r"://|@|^-", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+
+
+def test_the_tested_pythons_are_those_the_package_and_its_environment_allow():
+    python = Requirement(yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"][0])
+    for allowed in (python.specifier, SpecifierSet(PROJECT["requires-python"])):
+        assert all(f"{version}.4" in allowed for version in ("3.11", "3.12", "3.13"))
+        assert "3.10.9" not in allowed
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_public_function_says_what_it_does_takes_and_gives(module):
+    for function in public_functions(module):
+        arguments = function.args
+        named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
+        untyped = [one.arg for one in named if one and one.arg != "self" and one.annotation is None]
+        assert ast.get_docstring(function), f"{function.name} has no docstring"
+        assert untyped == [], f"{function.name} does not say what these are"
+        assert function.returns is not None, f"{function.name} does not say what it gives"

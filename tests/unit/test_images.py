@@ -1,0 +1,153 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers import images
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_images_come_as_bytes_in_the_order_of_the_catalog(dataset):
+    loaded = images.load_images(dataset, 20, 32)
+    assert loaded.dtype == torch.uint8
+    assert loaded.shape == (32, 3, 20, 32)
+    names = dataset.catalog["path"].tolist()
+    assert loaded[names.index("images/blue/side/blue0_side.png"), :, 0, 0].tolist() == [0, 0, 255]
+    assert loaded[names.index("images/red/top/red3_top.png"), :, 0, 0].tolist() == [224, 9, 0]
+
+
+def test_a_plain_image_stays_plain_when_it_is_resized(dataset):
+    loaded = images.load_images(dataset, 7, 50)
+    assert loaded.shape == (32, 3, 7, 50)
+    assert (loaded == loaded[:, :, :1, :1]).all()
+    assert loaded[0, :, 0, 0].tolist() == [0, 0, 255]
+
+
+def test_other_proportions_are_squeezed_so_that_nothing_at_the_edge_is_lost(make_dataset, tmp_path):
+    picture = np.zeros((10, 80, 3), np.uint8)
+    picture[:, :20] = 255  # a quarter of the width, at the left edge
+    dataset = make_dataset(tmp_path / "data.zip", [("red", "", "a", "train", picture)])
+    squeezed = images.load_images(dataset, 10, 16)[0, 0]
+    assert (squeezed[:, :3] > 250).all()
+    assert (squeezed[:, 5:] < 5).all()
+
+
+def test_too_many_images_are_refused_before_anything_is_read(dataset, tmp_path, monkeypatch):
+    unreadable = dataset._replace(path=tmp_path / "no.zip")
+    monkeypatch.setattr(images, "MEMORY_BYTES", 32 * 3 * 20 * 32 - 1)
+    with pytest.raises(MemoryError, match=r"32 images of 20 x 32 px take .*: choose a smaller image_height"):
+        images.load_images(unreadable, 20, 32)
+    monkeypatch.setattr(images, "MEMORY_BYTES", 32 * 3 * 20 * 32)  # exactly enough
+    assert len(images.load_images(dataset, 20, 32)) == 32
+
+
+def test_progress_sees_every_image(dataset):
+    seen = []
+    images.load_images(dataset, 4, 4, progress=lambda rows: (seen.append(1) or row for row in rows))
+    assert len(seen) == 32
+
+
+def test_normalize_takes_mean_and_deviation_out_of_each_channel():
+    pixels = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 1, 1, 3).expand(1, 3, 1, 3)
+    normalized = images.normalize(pixels, [0.0, 0.2, 0.5], [1.0, 0.2, 0.25])
+    expected = [[0, 0.2, 1], [-1, 0, 4], [-2, -1.2, 2]]
+    np.testing.assert_allclose(normalized[0, :, 0], expected, atol=1e-6)
+    assert torch.equal(images.normalize(pixels.float(), [0.0, 0.2, 0.5], [1.0, 0.2, 0.25]), normalized)
+
+
+def test_the_same_generator_augments_the_same_way(dataset):
+    loaded = images.load_images(dataset, 20, 32)
+    first, again, other = (images.augment(loaded, seeded(seed)) for seed in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_augmenting_keeps_shape_and_range_and_the_images_themselves():
+    pixels = torch.randint(0, 256, (16, 3, 12, 20), dtype=torch.uint8, generator=seeded(0))
+    before = pixels.clone()
+    augmented = images.augment(pixels, seeded(1))
+    assert augmented.shape == pixels.shape
+    assert augmented.dtype == torch.float32
+    assert 0 <= augmented.min() < augmented.max() <= 255
+    assert torch.equal(pixels, before)
+
+
+def test_a_white_image_stays_plain_whatever_the_turn_and_changes_its_light_alone():
+    augmented = images.augment(torch.full((64, 3, 18, 32), 255, dtype=torch.uint8), seeded(0))
+    levels = augmented.mean((1, 2, 3))
+    assert (augmented - levels.view(-1, 1, 1, 1)).abs().max() < 0.01  # no corner is uncovered
+    assert levels.min() >= 255 * 0.85 - 0.01
+    assert levels.max() <= 255
+    assert len(levels.unique()) > 16
+
+
+def test_about_half_of_the_images_are_flipped():
+    pixels = torch.zeros(400, 3, 8, 16, dtype=torch.uint8)
+    pixels[..., :4] = 200  # a mark at the left
+    augmented = images.augment(pixels, seeded(0))
+    left, right = augmented[..., :8].mean((1, 2, 3)), augmented[..., 8:].mean((1, 2, 3))
+    assert (left - right).abs().min() > 50  # the mark is always at one side
+    assert 160 < (right > left).sum() < 240  # four standard deviations
+
+
+def test_a_mark_hardly_moves_but_for_the_flip():
+    pixels = torch.zeros(64, 3, 100, 100, dtype=torch.uint8)
+    pixels[..., 48:52, 48:52] = 255  # in the middle, where a flip changes nothing
+    weight = images.augment(pixels, seeded(0)).mean(1)
+    weight = weight * (weight > 60)
+    rows = (weight.sum(2) * torch.arange(100)).sum(1) / weight.sum((1, 2))
+    columns = (weight.sum(1) * torch.arange(100)).sum(1) / weight.sum((1, 2))
+    furthest = max((rows - 49.5).abs().max(), (columns - 49.5).abs().max())
+    assert 1 < furthest < 2.5  # up to 4 % of half the side
+
+
+@given(
+    rows=st.lists(st.integers(0, 10**6), min_size=1, max_size=60, unique=True),
+    size=st.integers(1, 70),
+    seed=st.none() | st.integers(0, 99),
+)
+def test_batches_hold_every_row_once_and_are_as_even_as_can_be(rows, size, seed):
+    parts = images.batches(np.array(rows), size, None if seed is None else seeded(seed))
+    assert sorted(torch.cat(parts).tolist()) == sorted(rows)
+    lengths = [len(part) for part in parts]
+    assert max(lengths) <= size
+    assert max(lengths) - min(lengths) <= 1
+    assert len(parts) == -(-len(rows) // size)
+
+
+@given(rows=st.lists(st.integers(0, 99), min_size=1, max_size=40), seed=st.integers(0, 99))
+def test_the_same_seed_gives_the_same_batches(rows, seed):
+    first, again = (torch.cat(images.batches(np.array(rows), 7, seeded(seed))) for _ in range(2))
+    assert torch.equal(first, again)
+
+
+def test_batches_are_shuffled_only_with_a_generator():
+    in_order = torch.cat(images.batches(np.arange(20), 8)).tolist()
+    shuffled = torch.cat(images.batches(np.arange(20), 8, seeded(0))).tolist()
+    assert in_order == list(range(20))
+    assert shuffled != in_order
+
+
+def test_no_batch_of_one_image_is_left_over():
+    assert [len(part) for part in images.batches(np.arange(17), 16)] == [9, 8]
+
+
+def test_rows_where_takes_one_value_or_several_and_all_conditions_at_once():
+    catalog = pd.DataFrame({"split": ["train", "test", "test", "train"], "view": ["top", "top", "side", ""]})
+    assert images.rows_where(catalog, split="test").tolist() == [1, 2]
+    assert images.rows_where(catalog, view=["top", ""]).tolist() == [0, 1, 3]
+    assert images.rows_where(catalog, split="test", view=["top"]).tolist() == [1]
+    assert images.rows_where(catalog, split="validation").tolist() == []
+    assert images.rows_where(catalog).tolist() == [0, 1, 2, 3]
+
+
+def test_an_image_to_look_at_has_its_stored_size(dataset):
+    image = images.read_image(dataset, "images/red/side/red1_side.png")
+    assert image.shape == (20, 32, 3)
+    assert image.dtype == np.uint8
+    assert (image == [245, 3, 0]).all()

@@ -1,0 +1,379 @@
+import importlib.metadata
+import json
+import os
+import zipfile
+from urllib.error import URLError
+
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+import torchvision
+from torch import nn
+
+from helpers import networks
+from helpers.archives import ArchiveError, sha256, write_zip
+from helpers.networks import WeightsError
+
+HEADS = {  # one architecture of each family, and the layer that gives its logits
+    "small_cnn": "19",
+    "resnet18": "fc",
+    "efficientnet_b0": "classifier.1",
+    "mobilenet_v3_large": "classifier.3",
+    "mobilenet_v2": "classifier.1",
+    "vgg16": "classifier.6",
+    "squeezenet1_1": "classifier.1",
+    "densenet121": "classifier",
+    "convnext_tiny": "classifier.2",
+    "vit_b_16": "heads.head",
+    "swin_t": "head",
+    "shufflenet_v2_x0_5": "fc",
+    "googlenet": "fc",
+    "inception_v3": "fc",
+    "mnasnet0_5": "classifier.1",
+}
+
+
+class Harmful:
+    """What a hostile pickle does when it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.fixture(scope="module", params=HEADS)
+def built(request):
+    """(architecture, network with 3 classes) without memory behind it, so that large ones are built at once."""
+    with torch.device("meta"):
+        return request.param, networks.build(request.param, 3, "none")
+
+
+@pytest.fixture
+def small():
+    torch.manual_seed(0)
+    return networks.build("small_cnn", 2, "none")
+
+
+@pytest.fixture
+def card(dataset):
+    return networks.describe("small_cnn", dataset, views=["side", "top"], size=(20, 32), weights="none")
+
+
+@pytest.fixture
+def comparison():
+    return pd.DataFrame({"accuracy side": [0.5, 0.75]}, index=pd.Index(["one", "two"], name="network"))
+
+
+def head_of(network):
+    return network.get_submodule(networks.head_name(network))
+
+
+def same(network, other, *, but=""):
+    """Whether two networks hold the same bits, leaving out one layer."""
+    own, others = network.state_dict(), other.state_dict()
+    return own.keys() == others.keys() and all(
+        torch.equal(own[name], others[name]) for name in own if not (but and name.startswith(f"{but}."))
+    )
+
+
+def replace_member(path, name, data):
+    """The same archive with other bytes for one member."""
+    with zipfile.ZipFile(path) as archive:
+        members = {member: archive.read(member) for member in archive.namelist()}
+    write_zip(path, (members | {name: data}).items())
+
+
+def test_every_family_gets_a_new_head_with_one_logit_a_class(built):
+    architecture, network = built
+    assert networks.head_name(network) == HEADS[architecture]
+    size = 299 if architecture == "inception_v3" else 224
+    images = torch.empty(2, 3, size, size, device="meta")
+    assert network.eval()(images).shape == (2, 3)
+    assert network.train()(images).shape == (2, 3)  # one output in training too
+
+
+def test_every_family_takes_back_its_tensors_without_versions(built):
+    _, network = built
+    networks.load_state(network, dict(network.state_dict()))  # as safetensors and checkpoints give them
+    with pytest.raises(RuntimeError, match=networks.head_name(network)):
+        networks.load_state(network, {f"other.{name}": value for name, value in network.state_dict().items()})
+
+
+def test_freezing_leaves_only_the_head_of_every_family_to_learn(built):
+    _, network = built
+    networks.freeze(network, train="head")
+    head = sum(parameter.numel() for parameter in head_of(network).parameters())
+    assert networks.count_parameters(network, trainable=True) == head
+    networks.freeze(network, train="all")
+    assert networks.count_parameters(network, trainable=True) == networks.count_parameters(network) > head
+
+
+def test_an_unknown_architecture_is_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"'resnet19': choose one of small_cnn, .*resnet18, .*vit_b_16"):
+        networks.build("resnet19", 2, "none")
+
+
+def test_the_small_network_has_the_parameters_one_can_count(small):
+    convolutions, norms, head = 27 * 16 + 144 * 32 + 288 * 64 + 576 * 128, 2 * (16 + 32 + 64 + 128), 128 * 2 + 2
+    assert networks.count_parameters(small) == convolutions + norms + head == 97_938
+    assert small.eval()(torch.zeros(1, 3, 16, 16)).shape == (1, 2)
+
+
+def test_input_size_is_as_wanted_but_for_networks_that_take_one_only():
+    with torch.device("meta"):
+        transformer = networks.build("vit_b_16", 2, "none")
+    other = nn.Linear(1, 1)
+    assert networks.input_size(transformer, "vit_b_16", 90, 160) == (224, 224)
+    assert networks.input_size(other, "maxvit_t", 90, 160) == (224, 224)
+    assert networks.input_size(other, "resnet18", 90, 160) == (90, 160)
+
+
+def test_half_precision_weights_load_as_float_all_but_the_head(small, tmp_path):
+    torch.save({name: tensor.half() for name, tensor in small.state_dict().items()}, tmp_path / "half.pth")
+    loaded = networks.build("small_cnn", 3, str(tmp_path / "half.pth"))
+    rounded = {name: tensor.half().to(tensor.dtype) for name, tensor in small.state_dict().items()}
+    for name, tensor in loaded.state_dict().items():
+        assert tensor.dtype == rounded[name].dtype
+        assert name.startswith("19.") or torch.equal(tensor, rounded[name])
+    assert head_of(loaded).out_features == 3
+
+
+def test_safetensors_fill_all_but_the_head(small, tmp_path):
+    safetensors.torch.save_file(small.state_dict(), tmp_path / "weights.safetensors")
+    torch.manual_seed(1)
+    loaded = networks.build("small_cnn", 2, str(tmp_path / "weights.safetensors"))
+    assert same(loaded, small, but="19")
+    assert not torch.equal(head_of(loaded).weight, head_of(small).weight)
+
+
+def test_older_files_without_batch_counters_fit(small, tmp_path):
+    state = {name: tensor for name, tensor in small.state_dict().items() if "num_batches_tracked" not in name}
+    torch.save(state, tmp_path / "old.pth")
+    assert same(networks.build("small_cnn", 2, str(tmp_path / "old.pth")), small, but="19")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("4.weight"), r"lack '4\.weight' and 0 more"),
+        (lambda state: state.update({"more.bias": torch.zeros(1)}), r"have unknown 'more\.bias' and 0 more"),
+        (lambda state: state.update({"4.weight": torch.zeros(1)}), r"have another shape of '4\.weight' and 0 more"),
+        (lambda state: state.clear(), r"lack '0\.weight' and 19 more"),  # 4 convolutions, 4 norms of 4 tensors each
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_by_the_name_of_a_tensor(small, tmp_path, change, message):
+    state = dict(small.state_dict())
+    change(state)
+    torch.save(state, tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match=rf"other\.pth weights of small_cnn do not fit: they {message}"):
+        networks.build("small_cnn", 2, str(tmp_path / "other.pth"))
+
+
+def test_a_pickle_with_code_is_refused_and_its_code_never_runs(tmp_path):
+    torch.save({"0.weight": Harmful(str(tmp_path / "harm"))}, tmp_path / "hostile.pth")
+    with pytest.raises(WeightsError, match=r"hostile\.pth cannot be read as a state dict"):
+        networks.build("small_cnn", 2, str(tmp_path / "hostile.pth"))
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize("name", ["broken.pth", "broken.safetensors"])
+def test_a_damaged_file_of_weights_is_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"no weights")
+    with pytest.raises(WeightsError, match=f"{name} cannot be read as a state dict"):
+        networks.build("small_cnn", 2, str(tmp_path / name))
+
+
+def test_a_missing_file_of_weights_is_answered_with_what_may_be_given():
+    with pytest.raises(WeightsError, match=r"weights='imagnet' is no file: give \"imagenet\", \"none\" or the path"):
+        networks.build("small_cnn", 2, "imagnet")
+
+
+def test_imagenet_without_a_connection_says_what_to_do_and_gives_no_random_network(monkeypatch):
+    def offline(*_, **__):
+        raise URLError("no route")
+
+    monkeypatch.setattr(torchvision.models.ShuffleNet_V2_X0_5_Weights, "get_state_dict", offline)
+    with pytest.raises(WeightsError, match=r"shufflenet_v2_x0_5 could not be fetched from https://.*no route.*path"):
+        networks.build("shufflenet_v2_x0_5", 2, "imagenet")
+
+
+def test_there_are_no_imagenet_weights_of_the_small_network():
+    with pytest.raises(WeightsError, match='weights="none"'):
+        networks.build("small_cnn", 2, "imagenet")
+
+
+def test_published_weights_fill_all_but_the_head(monkeypatch):
+    published = torchvision.models.shufflenet_v2_x0_5()
+    state = published.state_dict()
+    monkeypatch.setattr(torchvision.models.ShuffleNet_V2_X0_5_Weights, "get_state_dict", lambda *_, **__: state)
+    loaded = networks.build("shufflenet_v2_x0_5", 2, "imagenet")
+    assert head_of(loaded).weight.shape == (2, 1024)
+    assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items() if name[:3] != "fc.")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "now", "then"),
+    [
+        ("densenet121", ".norm1.", ".norm.1."),
+        ("densenet121", ".conv2.", ".conv.2."),
+        ("vit_b_16", ".mlp.0.", ".mlp.linear_1."),
+        ("vit_b_16", ".mlp.3.", ".mlp.linear_2."),
+    ],
+)
+def test_published_weights_with_the_names_of_older_torchvisions_fit(monkeypatch, architecture, now, then):
+    with torch.device("meta"):
+        state = torchvision.models.get_model(architecture).state_dict()
+        renamed = {name.replace(now, then): tensor for name, tensor in state.items()}
+        assert renamed.keys() != state.keys()
+        weights = type(torchvision.models.get_model_weights(architecture).DEFAULT)
+        monkeypatch.setattr(weights, "get_state_dict", lambda *_, **__: renamed)
+        assert networks.build(architecture, 2, "imagenet").state_dict().keys() == state.keys()
+
+
+@pytest.mark.parametrize("architecture", ["googlenet", "inception_v3"])
+def test_networks_published_for_inputs_from_minus_1_to_1_get_them_so(architecture):
+    with torch.device("meta"):
+        network = networks.build(architecture, 2, "none")
+    lowest = torch.tensor([(0 - mean) for mean in networks.IMAGENET_NORMALIZATION["mean"]]).view(1, 3, 1, 1)
+    lowest = lowest / torch.tensor(networks.IMAGENET_NORMALIZATION["deviation"]).view(1, 3, 1, 1)
+    assert network._transform_input(lowest).flatten().tolist() == pytest.approx([-1, -1, -1])
+
+
+def test_frozen_batch_norm_keeps_its_statistics_bit_for_bit(small):
+    before = {name: tensor.clone() for name, tensor in small.state_dict().items()}
+    networks.freeze(small, train="head")
+    networks.training_mode(small)
+    small(torch.rand(4, 3, 16, 16))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in small.state_dict().items())
+    assert head_of(small).training
+    assert not any(layer.training for layer in small[:-1])
+
+
+def test_batch_norm_that_learns_counts_its_batches(small):
+    networks.freeze(small, train="all")
+    networks.training_mode(small)
+    small(torch.rand(4, 3, 16, 16))
+    assert small[1].num_batches_tracked == 1
+    assert all(layer.training for layer in small.modules())
+
+
+def test_a_copy_without_inplace_layers_leaves_the_network_as_it_was(network):
+    copied = networks.without_inplace(network)
+    assert (network[1].inplace, copied[1].inplace) == (True, False)
+    images = torch.rand(2, 3, 4, 4)
+    assert torch.equal(copied(images), network(images))
+    assert copied[0].weight is not network[0].weight
+
+
+def test_the_origin_names_the_file_by_its_digest(tmp_path):
+    path = tmp_path / "mine.pth"
+    path.write_bytes(b"abc")
+    assert networks.origin(str(path)) == (
+        "mine.pth, sha256 ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
+    assert networks.origin("imagenet") == f"ImageNet, published with torchvision {torchvision.__version__}"
+    assert networks.origin("none").startswith("none: random weights")
+
+
+def test_a_card_says_what_the_network_is_and_on_what_data(card, dataset):
+    assert card == {
+        "format_version": 1,
+        "architecture": "small_cnn",
+        "classes": ["blue", "red"],
+        "views": ["side", "top"],
+        "input": {"height": 20, "width": 32},
+        "normalization": {"mean": [0.485, 0.456, 0.406], "deviation": [0.229, 0.224, 0.225]},
+        "origin": "none: random weights, trained from scratch",
+        "threshold": 0.5,
+        "data_sha256": sha256(dataset.path),
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "pillow")},
+    }
+
+
+def test_a_network_comes_back_with_the_same_logits_and_card(small, card, comparison, tmp_path):
+    small(torch.rand(4, 3, 16, 16))  # moves the statistics of its batch norms away from the start
+    path = networks.save_models(tmp_path / "models.zip", {"one": networks.Model(small, card)}, comparison)
+    loaded = networks.load_models(path)["one"]
+    images = torch.rand(2, 3, 16, 16)
+    assert not loaded.network.training
+    assert torch.equal(loaded.network(images), small.eval()(images))
+    assert loaded.card == card
+
+
+def test_an_archive_of_networks_holds_safetensors_cards_and_the_comparison_and_no_pickle(
+    small, card, comparison, tmp_path
+):
+    models = {"one": networks.Model(small, card), "two": networks.Model(small, card | {"views": ["top"]})}
+    path = networks.save_models(tmp_path / "models.zip", models, comparison)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() == [
+            "one/model.safetensors",
+            "one/card.json",
+            "two/model.safetensors",
+            "two/card.json",
+            "comparison.csv",
+        ]
+        assert json.loads(archive.read("two/card.json"))["views"] == ["top"]
+        assert archive.read("comparison.csv") == b"network,accuracy side\none,0.5\ntwo,0.75\n"
+        safetensors.torch.load(archive.read("one/model.safetensors"))
+
+
+def test_networks_are_loaded_by_name(small, card, comparison, tmp_path):
+    models = {name: networks.Model(small, card) for name in ("b", "a")}
+    path = networks.save_models(tmp_path / "models.zip", models, comparison)
+    assert list(networks.load_models(path)) == ["a", "b"]
+    assert list(networks.load_models(path, ["b"])) == ["b"]
+    with pytest.raises(ValueError, match=r"holds no network c; it holds a, b"):
+        networks.load_models(path, ["a", "c"])
+
+
+def test_the_same_networks_give_the_same_bytes(small, card, comparison, tmp_path):
+    models = {"one": networks.Model(small, card)}
+    first, again = (networks.save_models(tmp_path / name, models, comparison) for name in ("a.zip", "b.zip"))
+    assert first.read_bytes() == again.read_bytes()
+    with torch.no_grad():
+        head_of(small).bias += 1
+    assert networks.save_models(again, models, comparison).read_bytes() != first.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("member", "data", "message"),
+    [
+        ("card.json", b'{"format_version": 2}', r"one has format 2, not 1"),
+        ("card.json", b"{", r"one cannot be read .*run 02-ModelTraining again"),
+        ("card.json", b'{"format_version": 1}', r"one cannot be read \('architecture'\)"),
+        ("model.safetensors", b"no tensors", r"one cannot be read .*run 02-ModelTraining again"),
+        ("model.safetensors", safetensors.torch.save({"0.weight": torch.zeros(1)}), r"one cannot be read"),
+    ],
+)
+def test_a_damaged_network_is_named(small, card, comparison, tmp_path, member, data, message):
+    path = networks.save_models(tmp_path / "models.zip", {"one": networks.Model(small, card)}, comparison)
+    replace_member(path, f"one/{member}", data)
+    with pytest.raises(ArchiveError, match=message):
+        networks.load_models(path)
+
+
+def test_an_archive_with_flipped_bits_is_refused(small, card, comparison, tmp_path):
+    path = networks.save_models(tmp_path / "models.zip", {"one": networks.Model(small, card)}, comparison)
+    data = bytearray(path.read_bytes())
+    data[100_000] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ArchiveError, match=r"'one/model\.safetensors' is damaged"):
+        networks.load_models(path)
+
+
+def test_an_archive_without_a_network_says_where_they_are_made(dataset):
+    with pytest.raises(ArchiveError, match="holds no network: make it with 02-ModelTraining"):
+        networks.load_models(dataset.path)
+
+
+def test_a_network_that_cannot_be_written_leaves_the_archive_before(small, card, comparison, tmp_path):
+    path = networks.save_models(tmp_path / "models.zip", {"one": networks.Model(small, card)}, comparison)
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        networks.save_models(path, {"one": networks.Model(small, card | {"odd": object()})}, comparison)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["models.zip"]

@@ -1,0 +1,230 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import same_color, to_rgba
+from matplotlib.patches import Rectangle
+
+from helpers import evaluation, plots
+
+CLASSES = ["damaged", "intact"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_open():
+    yield
+    assert plt.get_fignums() == []
+
+
+def titles(figure):
+    return [axis.get_title() for axis in figure.axes]
+
+
+def texts(axis):
+    return [text.get_text() for text in axis.texts]
+
+
+def heights(axis):
+    """Heights of the bars of an axis, a list for each series."""
+    return [[bar.get_height() for bar in container] for container in axis.containers]
+
+
+def legend(axis):
+    return [text.get_text() for text in axis.get_legend().get_texts()]
+
+
+def boxes(axis):
+    return [patch.get_bbox().extents.tolist() for patch in axis.patches if isinstance(patch, Rectangle)]
+
+
+def photos(count, height=6, width=10):
+    return [np.full((height, width, 3), 20 * index, np.uint8) for index in range(count)]
+
+
+@pytest.fixture
+def history():
+    """Four epochs in two phases, the third the best."""
+    losses = [0.9, 0.8, 0.4, 0.6]
+    table = pd.DataFrame({"epoch": [1, 2, 3, 4], "phase": ["frozen"] * 2 + ["fine-tuning"] * 2})
+    table = table.assign(train_loss=[0.9, 0.7, 0.3, 0.1], validation_loss=losses, best=[True, True, True, False])
+    return table.assign(train_accuracy=[0.4, 0.5, 0.7, 0.9], validation_accuracy=[0.5, 0.5, 0.75, 0.5])
+
+
+@pytest.fixture
+def predicted():
+    """Two views and the items: the side sees 2 of 3, the top 1 of 3."""
+    rows = [("a", "damaged", 0.8, 0.4), ("b", "damaged", 0.9, 0.2), ("c", "intact", 0.7, 0.9)]
+    table = pd.DataFrame(
+        [(item, view, label, p) for item, label, *pair in rows for view, p in zip(("side", "top"), pair, strict=True)],
+        columns=["item", "view", "label", "p"],
+    )
+    probabilities = np.stack([table["p"], 1 - table["p"]], 1)
+    return evaluation.predictions(table.assign(path=table["item"]), probabilities, CLASSES)
+
+
+def test_a_class_has_one_color_and_no_other_class_has_it():
+    colors = [plots.class_color(label, CLASSES) for label in CLASSES]
+    assert colors == ["#D55E00", "#0072B2"]
+    many = [str(number) for number in range(9)]
+    assert len({plots.class_color(label, many) for label in many[:8]}) == 8
+    assert plots.class_color("8", many) == plots.class_color("0", many)  # there are eight colors
+
+
+def test_a_gallery_shows_each_image_with_its_title_and_boxes():
+    marked = [[["tear", 1, 2, 5, 4]], [], [["dent", 0, 0, 2, 2], ["hole", 3, 3, 4, 5]]]
+    figure = plots.gallery(photos(3), ["a", "b", "c"], boxes=marked, columns=2, title="Three")
+    assert titles(figure) == ["a", "b", "c", ""]  # two rows of two
+    assert [len(axis.images) for axis in figure.axes] == [1, 1, 1, 0]
+    assert [boxes(axis) for axis in figure.axes[:3]] == [[[1, 2, 5, 4]], [], [[0, 0, 2, 2], [3, 3, 4, 5]]]
+    assert (figure.axes[2].images[0].get_array() == 40).all()
+    assert figure.get_suptitle() == "Three"
+    assert not any(axis.axison for axis in figure.axes)
+    figure.draw_without_rendering()
+
+
+def test_an_empty_gallery_says_so_instead_of_failing():
+    assert texts(plots.gallery([], [], title="No mistakes").axes[0]) == ["No mistakes"]
+    assert texts(plots.gallery([], []).axes[0]) == ["Nothing to show"]
+
+
+def test_split_counts_stack_the_splits_of_each_class_and_view():
+    splits = ["train", "train", "train", "validation", "test", "train"]
+    catalog = pd.DataFrame({"label": ["damaged"] * 5 + ["intact"], "view": "side", "split": splits})
+    figure = plots.split_counts(catalog.assign(item=["a", "a", "b", "c", "d", "e"]), CLASSES)
+    (axis,) = figure.axes
+    assert axis.get_title() == "6 images of 5 items in three splits"
+    assert heights(axis) == [[3, 1], [1, 0], [1, 0]]
+    assert [[bar.get_y() for bar in bars] for bars in axis.containers] == [[0, 0], [3, 1], [4, 1]]
+    assert legend(axis) == ["train", "validation", "test"]
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["damaged\nside", "intact\nside"]
+    assert [tick.get_color() for tick in axis.get_xticklabels()] == ["#D55E00", "#0072B2"]
+    assert sorted(texts(axis)) == ["0", "0", "1", "1", "1", "3"]
+    figure.draw_without_rendering()
+
+
+def test_a_split_that_is_missing_has_bars_of_no_height():
+    catalog = pd.DataFrame({"label": CLASSES, "view": "", "split": "train", "item": ["a", "b"]})
+    assert heights(plots.split_counts(catalog, CLASSES).axes[0]) == [[1, 1], [0, 0], [0, 0]]
+
+
+def test_sizes_name_the_most_frequent_one_before_and_after():
+    raw = pd.DataFrame({"width": [400, 400, 400, 300], "height": [300, 300, 300, 200]})
+    stored = pd.DataFrame({"width": [200] * 4, "height": [150] * 4})
+    figure = plots.sizes(raw, stored)
+    assert titles(figure) == ["As they came", "As stored"]
+    assert [texts(axis) for axis in figure.axes] == [["400 x 300 px\n3 images"], ["200 x 150 px\n4 images"]]
+    dots = figure.axes[0].collections[0]
+    assert dots.get_offsets().tolist() == [[300, 200], [400, 300]]
+    assert dots.get_sizes().tolist() == [30 + 90, 30 + 270]
+    assert [axis.get_xlabel() for axis in figure.axes] == ["width (px)"] * 2
+    figure.draw_without_rendering()
+
+
+def test_curves_mark_the_epoch_kept_and_where_a_phase_begins(history):
+    figure = plots.curves({"resnet18": history, "vgg16": history})
+    assert titles(figure) == ["resnet18: loss", "resnet18: accuracy", "vgg16: loss", "vgg16: accuracy"]
+    loss, accuracy = figure.axes[:2]
+    lines = {line.get_label(): line.get_xydata().tolist() for line in loss.lines}
+    assert lines["training"] == [[1, 0.9], [2, 0.7], [3, 0.3], [4, 0.1]]
+    assert lines["validation"] == [[1, 0.9], [2, 0.8], [3, 0.4], [4, 0.6]]
+    assert lines["epoch kept"] == [[3, 0.4]]
+    assert [line.get_xydata()[0, 0] for line in loss.lines if line.get_linestyle() == ":"] == [2.5]
+    assert texts(loss) == ["frozen", "fine-tuning"]
+    assert (accuracy.get_xlabel(), accuracy.get_ylabel(), accuracy.get_ylim()) == ("epoch", "accuracy", (0, 1.02))
+    assert legend(accuracy) == ["training", "validation", "epoch kept"]
+    figure.draw_without_rendering()
+
+
+def test_confusions_count_what_is_right_in_each_view(predicted):
+    figure = plots.confusions(evaluation.with_fused(predicted, CLASSES), CLASSES, "Where it errs")
+    assert titles(figure) == ["side: 2 of 3 right", "top: 0 of 3 right", "fused: 2 of 3 right"]
+    assert figure.get_suptitle() == "Where it errs"
+    assert [texts(axis) for axis in figure.axes[:2]] == [["2", "0", "1", "0"], ["0", "2", "1", "0"]]
+    figure.draw_without_rendering()
+
+
+def test_a_data_set_without_views_has_one_confusion_matrix_of_all(predicted):
+    assert titles(plots.confusions(predicted.assign(view=""), CLASSES, "")) == ["all: 2 of 6 right"]
+
+
+def test_a_confusion_matrix_is_drawn_on_the_axis_given_with_mistakes_in_color():
+    axis = plt.Figure().add_subplot()
+    assert plots.confusion(np.array([[9, 1], [0, 0]]), CLASSES, axis) is axis
+    colors = {text.get_position(): text.get_color() for text in axis.texts}
+    assert colors == {(0, 0): "white", (1, 0): plots.PALETTE[0], (0, 1): "black", (1, 1): "black"}
+    np.testing.assert_allclose(axis.images[0].get_array(), [[0.9, 0.1], [0, 0]])  # a class that is absent is no error
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted", "true")
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == CLASSES
+
+
+def test_a_large_confusion_matrix_goes_without_numbers():
+    classes = [f"class {number}" for number in range(13)]
+    axis = plots.confusion(np.eye(13, dtype=int), classes, plt.Figure().add_subplot())
+    assert texts(axis) == []
+    assert axis.get_xticklabels()[0].get_rotation() == 90
+
+
+def test_accuracies_stand_side_by_side_against_the_most_frequent_class():
+    table = pd.DataFrame({"network": ["a", "a", "b", "b"], "view": ["side", "top"] * 2, "accuracy": [0.5, 1, 0.75, 0]})
+    figure = plots.accuracies(table, 0.6)
+    (axis,) = figure.axes
+    assert heights(axis) == [[0.5, 1], [0.75, 0]]
+    assert texts(axis) == ["0.50", "1.00", "0.75", "0.00"]
+    assert legend(axis) == ["most frequent class", "a", "b"]
+    assert axis.lines[0].get_ydata() == [0.6, 0.6]
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["side", "top"]
+    first, second = (bars[0] for bars in axis.containers)
+    assert first.get_x() + first.get_width() < second.get_x()
+    figure.draw_without_rendering()
+
+
+def test_attribution_panels_have_the_photo_first_and_then_a_network_each():
+    image, maps = photos(1)[0], [np.zeros((6, 10)), np.eye(6, 10)]
+    table = pd.DataFrame({"image": [image] * 2, "map": maps, "boxes": [[["tear", 1, 2, 3, 4]]] * 2})
+    figure = plots.attribution_panels([table, table[:1]], ["first", "second"], [["a 10 %", "b 90 %"], ["c"]], "Where")
+    assert titles(figure) == ["first", "a 10 %", "b 90 %", "second", "c", ""]
+    assert [len(axis.images) for axis in figure.axes] == [1, 2, 2, 1, 2, 0]
+    assert [boxes(axis) for axis in figure.axes[:5]] == [[[1, 2, 3, 4]]] * 5
+    assert figure.get_suptitle() == "Where"
+    figure.draw_without_rendering()
+
+
+def test_heat_is_opaque_where_the_attribution_is_largest_whatever_its_sign():
+    attribution = np.zeros((4, 4))
+    attribution[0, 0], attribution[3, 3] = -2.0, 0.5
+    axis = plots.heat(photos(1, 4, 4)[0], attribution, plt.Figure().add_subplot())
+    alpha = axis.images[1].get_alpha()
+    assert alpha[0, 0] == 1
+    assert 0.3 < alpha[3, 3] < 0.4  # about (0.5 / 2) ** 0.8
+    assert (alpha == 0).sum() == 14
+
+
+def test_no_attribution_at_all_shows_the_photo_alone():
+    axis = plots.heat(photos(1, 4, 4)[0], np.zeros((4, 4)), plt.Figure().add_subplot())
+    assert (axis.images[1].get_alpha() == 0).all()
+
+
+def test_an_outline_runs_around_the_mask_and_leaves_the_image_as_it_was():
+    image, mask = np.zeros((7, 7, 3), np.uint8), np.zeros((7, 7), bool)
+    mask[3, 3] = True
+    drawn = plots.outline(image, mask)
+    rim = (drawn != 0).any(2)
+    rows, columns = np.indices((7, 7))
+    distance = abs(rows - 3) + abs(columns - 3)
+    assert (rim == ((distance > 0) & (distance <= 2))).all()
+    assert same_color(drawn[3, 2] / 255, to_rgba(plots.BOX_COLOR)[:3])
+    assert not image.any()
+
+
+def test_region_shares_stand_beside_the_share_of_the_area():
+    rows = [("a", "side", "box", 0.5, 0.1), ("a", "side", "belt", 0.2, 0.7), ("a", "top", "box", 0.4, 0.2)]
+    rows += [("b", "side", "box", 0.3, 0.3), ("b", "side", "belt", 0.6, 0.7)]
+    table = pd.DataFrame(rows, columns=["network", "view", "region", "attribution", "area"])
+    figure = plots.region_shares(table, "Inside the box")
+    side, top = figure.axes
+    assert titles(figure) == ["side", "top"]
+    assert figure.get_suptitle() == "Inside the box"
+    np.testing.assert_allclose(heights(side), [[0.2, 0.7], [0.5, 0.2], [0.3, 0.6]])
+    np.testing.assert_allclose(heights(top), [[0.2, np.nan], [0.4, np.nan]])  # no belt in this view
+    assert [legend(axis) for axis in (side, top)] == [["share of area", "a", "b"], ["share of area", "a"]]
+    figure.draw_without_rendering()

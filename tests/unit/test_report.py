@@ -1,0 +1,102 @@
+import base64
+import re
+import sys
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from helpers import report
+
+PICTURE = base64.b64encode(b"a picture").decode()
+BADGE = (
+    "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+    "(https://colab.research.google.com/github/OWNER/NAME/blob/main/notebooks/01.ipynb)"
+)
+
+
+def executed(source, outputs=(), **metadata):
+    return new_code_cell(source, execution_count=1, outputs=list(outputs), metadata=metadata)
+
+
+def write(path, *cells):
+    nbformat.write(new_notebook(cells=list(cells)), path)
+    return path
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    """An executed notebook with a badge, a picture and two findings."""
+    findings = new_output("display_data", {"text/markdown": "- **9 of 10** are right\nby the way\n- `a < b`"})
+    return write(
+        tmp_path / "01-First.ipynb",
+        new_markdown_cell(f"# 01 First: is it & <so>?\n\n{BADGE}\n\nThe question."),
+        executed("1 + 1", [new_output("display_data", {"image/png": PICTURE})]),
+        executed("found()", [findings], tags=["findings"]),
+        new_code_cell(""),
+    )
+
+
+@pytest.fixture
+def written(notebook, tmp_path):
+    """(index, page) of its report."""
+    index = report.write_report([notebook], tmp_path / "report")
+    return index.read_text(), (tmp_path / "report" / "01-First.html").read_text()
+
+
+def test_a_page_has_its_outputs_and_its_code_a_tick_away(written):
+    _, page = written
+    assert f"data:image/png;base64,{PICTURE}" in page
+    assert "9 of 10" in page
+    assert 'document.body.classList.add("without-code")' in page
+    assert "Show code" in page
+    assert page.count('<div class="report-bar">') == 1
+    assert page.index("<body") < page.index('<div class="report-bar">') < page.index("The question.")
+
+
+def test_nothing_is_fetched_when_a_page_is_opened(written):
+    for page in written:
+        assert not re.search(r"<(script|img|link|iframe)[^>]*\s(src|href)\s*=\s*[\"']?(https?:)?//", page)
+        assert "@import" not in page
+
+
+def test_the_badge_is_left_out_of_the_page(written):
+    assert all("colab" not in page for page in written)
+    assert "The question." in written[1]
+
+
+def test_the_index_has_a_card_with_title_findings_and_first_picture(written):
+    index, _ = written
+    assert '<a class="page" href="01-First.html"><h2>01 First: is it &amp; &lt;so&gt;?</h2>' in index
+    assert "<ul><li><b>9 of 10</b> are right</li><li><code>a &lt; b</code></li></ul>" in index
+    assert f'<img alt="" src="data:image/png;base64,{PICTURE}">' in index
+
+
+def test_pages_stand_in_the_order_in_which_they_are_given(notebook, tmp_path):
+    other = write(tmp_path / "00-Later.ipynb", new_markdown_cell("No title"), executed("1"))
+    index = report.write_report([notebook, other], tmp_path).read_text()
+    assert re.findall(r'href="(.+?)"><h2>(.+?)</h2>', index) == [
+        ("01-First.html", "01 First: is it &amp; &lt;so&gt;?"),
+        ("00-Later.html", "00-Later"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [executed("1"), new_code_cell("2")],
+        [new_markdown_cell("# Prose alone")],
+    ],
+)
+def test_a_notebook_that_was_not_run_to_its_end_is_refused(tmp_path, cells):
+    path = write(tmp_path / "half.ipynb", *cells)
+    with pytest.raises(ValueError, match=r"half\.ipynb was not run to its end: run it with papermill first"):
+        report.write_report([path], tmp_path)
+    assert not (tmp_path / "index.html").exists()
+
+
+def test_the_command_says_where_the_report_is(notebook, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["report", str(notebook), "--folder", str(tmp_path / "new")])
+    report.main()
+    assert capsys.readouterr().out == f"Report: {tmp_path / 'new' / 'index.html'}\n"
+    assert (tmp_path / "new" / "01-First.html").exists()

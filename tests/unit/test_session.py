@@ -1,0 +1,237 @@
+import random
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import session
+from helpers.session import ParameterError
+
+ROOT = Path(__file__).resolve().parents[2]
+CELL = """# Parameters of this notebook
+raw_data = "sample"  # what to read
+rate = 0.1  # of learning
+epochs = 3  # at most
+per_view = False
+views = ["side"]  # to look at
+"""
+
+
+def notebook(*cells, parameters=CELL):
+    """What `globals()` is in the cell after these, each run in turn; the last cell is the one that checks."""
+    namespace = {"In": ["", "import os", parameters, *cells, "session.check_parameters(globals())"]}
+    for cell in namespace["In"][2:-1]:
+        if "%" not in cell:
+            exec(cell, namespace)
+    return namespace
+
+
+def fake_shell(monkeypatch, *, stdin):
+    """A notebook's shell whose front end can or cannot ask."""
+    kernel = types.SimpleNamespace(_allow_stdin=stdin)
+    shell = types.SimpleNamespace(kernel=kernel, run_line_magic=lambda *_: None)
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
+
+
+@pytest.fixture
+def colab(monkeypatch):
+    """Colab with a person before it, who uploads `colab.uploads`; what is offered lands in `colab.downloads`."""
+    files = types.SimpleNamespace(uploads={}, downloads=[])
+    files.upload = lambda: files.uploads
+    files.download = files.downloads.append
+    fake_shell(monkeypatch, stdin=True)
+    monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
+    monkeypatch.setitem(sys.modules, "google.colab", types.SimpleNamespace(files=files))
+    return files
+
+
+def test_parameters_come_back_as_the_notebook_declares_them():
+    assert session.check_parameters(notebook()) == {
+        "raw_data": "sample",
+        "rate": 0.1,
+        "epochs": 3,
+        "per_view": False,
+        "views": ["side"],
+    }
+
+
+def test_values_set_from_outside_count():
+    found = session.check_parameters(notebook("# Parameters\nepochs = 5\nraw_data = 'a.zip'\n"))
+    assert (found["epochs"], found["raw_data"]) == (5, "a.zip")
+
+
+def test_an_unknown_parameter_is_answered_with_the_one_that_was_meant():
+    with pytest.raises(ParameterError, match=r"Unknown parameter 'epoch': did you mean 'epochs'\?"):
+        session.check_parameters(notebook("epoch = 5"))
+
+
+def test_one_message_names_all_that_is_wrong_and_all_that_there_is():
+    with pytest.raises(ParameterError) as caught:
+        session.check_parameters(notebook("zzz = 1\nepochs = '5'\nviews = 'top'\nrte = 1"))
+    assert str(caught.value).splitlines() == [
+        "Unknown parameter 'rte': did you mean 'rate'?",
+        "Unknown parameter 'zzz'",
+        "Parameter 'epochs' must be int, not str '5'",
+        "Parameter 'views' must be list, not str 'top': papermill passes lists and mappings with -y",
+        "This notebook takes: raw_data, rate, epochs, per_view, views",
+    ]
+
+
+def test_a_whole_number_may_stand_for_a_fraction():
+    assert session.check_parameters(notebook("rate = 1"))["rate"] == 1
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("epochs = 2.5", "'epochs' must be int, not float 2.5"),
+        ("epochs = True", "'epochs' must be int, not bool True"),
+        ("rate = True", "'rate' must be float, not bool True"),
+        ("rate = None", "'rate' must be float, not NoneType None"),
+        ("per_view = 1", "'per_view' must be bool, not int 1"),
+        ("raw_data = 7", "'raw_data' must be str, not int 7: papermill passes text as it stands with -r"),
+    ],
+)
+def test_a_wrong_type_is_named_with_the_value(cell, message):
+    with pytest.raises(ParameterError, match=f"^Parameter {message}\n"):
+        session.check_parameters(notebook(cell))
+
+
+def test_several_types_are_allowed_where_the_notebook_says_so():
+    namespace = notebook("raw_data = {'a': 'b'}")
+    assert session.check_parameters(namespace, raw_data=(str, dict))["raw_data"] == {"a": "b"}
+    with pytest.raises(ParameterError, match="'raw_data' must be str or dict, not list"):
+        session.check_parameters(notebook("raw_data = []"), raw_data=(str, dict))
+
+
+def test_a_cell_with_a_magic_is_passed_over():
+    assert session.check_parameters(notebook("%matplotlib inline\nodd = 1"))["epochs"] == 3
+
+
+def test_the_parameters_cell_that_ran_last_declares_them():
+    namespace = notebook("# Parameters of this notebook\nepochs = 1.5")
+    assert session.check_parameters(namespace) == {"epochs": 1.5}
+
+
+def test_a_person_may_assign_other_names_but_not_other_types(monkeypatch):
+    fake_shell(monkeypatch, stdin=True)
+    assert session.check_parameters(notebook("mine = 1"))["epochs"] == 3
+    with pytest.raises(ParameterError, match="'epochs' must be int"):
+        session.check_parameters(notebook("mine = 1\nepochs = 'two'"))
+
+
+def test_without_a_parameters_cell_the_message_says_which_one_to_run():
+    with pytest.raises(ParameterError, match="Run the parameters cell first: the one that starts with '# Parameters"):
+        session.check_parameters({"In": ["", "session.check_parameters(globals())"]})
+
+
+def test_nobody_can_answer_in_a_test_or_a_headless_run(monkeypatch):
+    assert not session.someone_can_answer()
+    fake_shell(monkeypatch, stdin=False)
+    assert not session.someone_can_answer()
+    fake_shell(monkeypatch, stdin=True)
+    assert session.someone_can_answer()
+
+
+def test_the_root_is_the_clone_from_anywhere_and_else_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert session.root() == ROOT
+    monkeypatch.setattr(session, "__file__", str(tmp_path / "site-packages" / "helpers" / "session.py"))
+    assert session.root() == Path.cwd()
+
+
+def test_a_path_counts_from_where_it_exists_else_from_the_root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.zip").touch()
+    assert session.resolve("here.zip") == tmp_path.resolve() / "here.zip"
+    assert session.resolve("transfer/there.zip") == ROOT / "transfer" / "there.zip"
+    assert session.resolve(tmp_path / "new.zip") == tmp_path.resolve() / "new.zip"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert session.resolve("~/mine.zip") == tmp_path.resolve() / "mine.zip"
+
+
+@pytest.mark.parametrize("device", ["tpu9", "cuda:99", ""])
+def test_a_device_that_is_not_at_hand_is_named_with_those_to_choose(device):
+    with pytest.raises(ParameterError, match=rf"device '{device}' is not at hand \(.+\): use 'auto', 'cpu' or 'cuda'"):
+        session.pick_device(device)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "best"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")], ids=str
+)
+def test_the_best_device_at_hand_is_picked(monkeypatch, cuda, mps, best):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert session.pick_device("auto") == torch.device(best)
+    assert session.pick_device("cpu") == torch.device("cpu")
+
+
+def test_a_device_is_described_with_the_name_of_its_hardware(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "H200")
+    assert session.describe(torch.device("cuda", 1)) == "cuda:1 (H200)"
+    assert session.describe(torch.device("cpu")) == "cpu"
+
+
+def test_the_seed_reaches_every_generator():
+    draws = []
+    for _ in range(2):
+        session.set_seed(7)
+        draws.append((random.random(), np.random.rand(), torch.rand(1).item()))
+    assert draws[0] == draws[1]
+
+
+def test_start_prints_versions_and_device_and_returns_the_root(capsys):
+    assert session.start() == ROOT
+    versions, device = capsys.readouterr().out.splitlines()
+    assert f"torch {torch.__version__.partition('+')[0]}" in versions
+    assert f"Python {sys.version_info.major}.{sys.version_info.minor}" in versions
+    assert device.startswith("Device: ")
+
+
+def test_what_is_there_is_not_asked_for(tmp_path):
+    assert session.require(tmp_path, "run 01 first") == tmp_path
+
+
+def test_what_is_missing_is_answered_with_the_remedy(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"data\.zip is missing: run 01 first"):
+        session.require(tmp_path / "data.zip", "run 01 first")
+
+
+def test_colab_asks_a_person_for_what_is_missing(tmp_path, colab):
+    colab.uploads["data (1).zip"] = b"uploaded"
+    path = session.require(tmp_path / "transfer" / "data.zip", "run 01 first")
+    assert path.read_bytes() == b"uploaded"
+    assert [file.name for file in path.parent.iterdir()] == ["data.zip"]
+
+
+def test_a_person_in_colab_who_uploads_nothing_gets_the_remedy(tmp_path, colab):
+    with pytest.raises(FileNotFoundError, match="run 01 first"):
+        session.require(tmp_path / "data.zip", "run 01 first")
+
+
+def test_a_result_is_named_with_its_size_and_handed_over_in_colab(tmp_path, colab, capsys):
+    path = tmp_path / "models.zip"
+    path.write_bytes(bytes(3 * 2**19))
+    session.offer(path)
+    assert capsys.readouterr().out == f"Written: {path} (1.5 MB)\n"
+    assert colab.downloads == [str(path)]
+
+
+def test_a_headless_run_hands_nothing_over(tmp_path, colab, monkeypatch):
+    fake_shell(monkeypatch, stdin=False)
+    path = tmp_path / "models.zip"
+    path.touch()
+    session.offer(path)
+    assert colab.downloads == []
+    with pytest.raises(FileNotFoundError):
+        session.require(tmp_path / "data.zip", "run 01 first")
+
+
+def test_progress_passes_every_row_on_and_leaves_one_line_in_a_log_however_short(capsys):
+    assert list(session.progress(iter("abc"), "Reading", total=3)) == ["a", "b", "c"]
+    (line,) = capsys.readouterr().out.splitlines()[-1:]
+    assert line.startswith("Reading: 100%")
+    assert "| 3/3 [" in line

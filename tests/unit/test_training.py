@@ -1,0 +1,352 @@
+import copy
+import dataclasses
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn import functional as F
+
+from helpers import images, networks, training
+from helpers.training import Examples, Phase, Recipe
+
+CPU = torch.device("cpu")
+RIGHT, WRONG = math.log1p(math.exp(-2)), math.log1p(math.exp(2))  # the loss of logits (1, -1) and of (-1, 1)
+BLUE, RED = 0, 1
+
+
+def small(seed=0):
+    torch.manual_seed(seed)
+    return networks.build("small_cnn", 2, "none")
+
+
+def noise(count):
+    return torch.randint(0, 256, (count, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def plain(colors):
+    """(N, 3, 4, 4) uint8, blue where a color is 0 and red where it is 1."""
+    pixels = torch.zeros(len(colors), 3, 4, 4, dtype=torch.uint8)
+    for index, color in enumerate(colors):
+        pixels[index, 0 if color == RED else 2] = 255
+    return pixels
+
+
+def run(network, examples, recipe, **options):
+    return training.train(network, examples, recipe, CPU, **({"report": lambda line: None} | options))
+
+
+def comparable(history):
+    return history.drop(columns="seconds")
+
+
+def same(network, other):
+    own, others = network.state_dict(), other.state_dict()
+    return all(torch.equal(own[name], others[name]) for name in own)
+
+
+@pytest.fixture(scope="module")
+def eight():
+    """Eight images of noise, the same ones to learn and to validate: what is learned is known by heart."""
+    return Examples(noise(8), np.array([0, 1, 1, 0, 1, 0, 0, 1]), np.arange(8), np.arange(8))
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    """Two short phases, with dropout, augmentation and batch norm in what they train."""
+    phases = [Phase("frozen", "head", 2, 0.01), Phase("fine-tuning", "all", 3, 0.003)]
+    return Recipe(phases, batch_size=3, seed=5)
+
+
+@pytest.fixture(scope="module")
+def unbroken(eight, recipe):
+    network = small()
+    return run(network, eight, recipe), network
+
+
+@pytest.fixture
+def still(halves):
+    """A recipe that changes nothing: its losses are those of the weights written by hand."""
+
+    def make(epochs, **options):
+        phases = [Phase("still", "all", epochs, 0.0)]
+        return Recipe(phases, batch_size=4, seed=0, label_smoothing=0.0, normalization=halves, **options)
+
+    return make
+
+
+def test_eight_images_are_learned_by_heart(eight):
+    network = small()
+    history = run(network, eight, Recipe([Phase("all", "all", 25, 0.002)], 8, seed=0, label_smoothing=0.0))
+    assert history["validation_accuracy"].iloc[-1] == 1
+    assert history["validation_loss"].min() < 0.1 < history["validation_loss"].iloc[0]
+    normalization = networks.IMAGENET_NORMALIZATION
+    answers = training.predict(network, eight.images, np.arange(8), CPU, normalization=normalization)
+    assert answers.argmax(1).tolist() == eight.labels.tolist()
+
+
+def test_what_is_frozen_stays_equal_bit_for_bit(eight):
+    network = small()
+    before = copy.deepcopy(network.state_dict())
+    run(network, eight, Recipe([Phase("frozen", "head", 3, 0.01)], 3, seed=0))
+    changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"19.weight", "19.bias"}
+
+
+def test_the_same_seed_gives_the_same_history_and_weights(eight, recipe, unbroken):
+    history, network = unbroken
+    again = small()
+    pd.testing.assert_frame_equal(comparable(run(again, eight, recipe)), comparable(history), check_exact=True)
+    assert same(again, network)
+
+
+def test_another_seed_gives_another_history(eight, recipe, unbroken):
+    other = run(small(), eight, dataclasses.replace(recipe, seed=6))
+    assert (other["train_loss"] != unbroken[0]["train_loss"]).all()
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3, 4, 5])
+def test_a_run_interrupted_in_any_epoch_goes_on_to_the_result_of_an_unbroken_one(
+    eight, recipe, unbroken, tmp_path, epoch
+):
+    def interrupt(line):
+        if line.startswith(f"epoch {epoch:3d}/"):
+            raise KeyboardInterrupt
+
+    history, network = unbroken
+    checkpoint = tmp_path / "folder" / "checkpoint.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        run(small(), eight, recipe, checkpoint=checkpoint, report=interrupt)
+    lines = []
+    resumed = small()
+    result = run(resumed, eight, recipe, checkpoint=checkpoint, report=lines.append)
+    pd.testing.assert_frame_equal(comparable(result), comparable(history), check_exact=True)
+    assert same(resumed, network)
+    assert len([line for line in lines if line.startswith("epoch")]) == 6 - epoch
+    assert [file.name for file in checkpoint.parent.iterdir()] == ["checkpoint.safetensors"]
+
+
+def test_a_finished_run_is_not_trained_again(eight, recipe, unbroken, tmp_path):
+    checkpoint, lines = tmp_path / "checkpoint.safetensors", []
+    first = run(small(), eight, recipe, checkpoint=checkpoint)
+    again = small(seed=1)
+    second = run(again, eight, recipe, checkpoint=checkpoint, report=lines.append)
+    assert lines == ["Going on after epoch 5 of an earlier run"]
+    pd.testing.assert_frame_equal(second, first, check_exact=True)  # the seconds too: they were not spent again
+    assert same(again, unbroken[1])
+
+
+@pytest.mark.parametrize("other", ["identity", "recipe"])
+def test_the_checkpoint_of_another_run_is_not_used(eight, recipe, unbroken, tmp_path, other):
+    checkpoint, lines = tmp_path / "checkpoint.safetensors", []
+    another = dataclasses.replace(recipe, phases=recipe.phases[:1], weight_decay=0.0)
+    first = {"recipe": another} if other == "recipe" else {"recipe": recipe, "identity": "resnet18"}
+    run(small(seed=1), eight, checkpoint=checkpoint, **first)
+    history = run(small(), eight, recipe, checkpoint=checkpoint, report=lines.append)
+    assert len(lines) == 5
+    pd.testing.assert_frame_equal(comparable(history), comparable(unbroken[0]), check_exact=True)
+
+
+@pytest.fixture
+def harmful(halves):
+    """A recipe whose last phase takes steps so large that the best epoch lies before it."""
+    phases = [Phase("good", "head", 2, 0.3), Phase("harmful", "head", 2, 30.0)]
+    return Recipe(phases, batch_size=2, seed=1, label_smoothing=0.0, normalization=halves)
+
+
+@pytest.fixture
+def disputed():
+    """Red and blue images of which a quarter has the other label, so that too sure an answer is punished."""
+    labels = np.array([BLUE, RED, BLUE, RED, BLUE, RED, RED, BLUE])
+    return Examples(plain([BLUE, RED] * 4), labels, np.arange(8), np.arange(8))
+
+
+def test_the_network_ends_with_the_weights_of_its_best_epoch(network, disputed, harmful):
+    losses = run(network, disputed, harmful)["validation_loss"]
+    assert losses.idxmin() == 1
+    assert losses.iloc[-1] > 2 * losses.min()
+    answers = training.predict(network, disputed.images, np.arange(8), CPU, normalization=harmful.normalization)
+    assert -np.log(answers[np.arange(8), disputed.labels]).mean() == pytest.approx(losses.min(), abs=1e-6)
+    assert not network.training
+
+
+def test_best_marks_each_epoch_with_a_lower_loss_than_all_before(network, disputed, harmful):
+    history = run(network, disputed, harmful)
+    assert history["best"].tolist() == [True, True, False, False]
+
+
+def test_each_phase_starts_from_the_best_so_far(network, disputed, harmful):
+    recipe = dataclasses.replace(harmful, phases=[*harmful.phases, Phase("still", "all", 1, 0.0)])
+    losses = run(network, disputed, recipe)["validation_loss"].tolist()
+    assert losses[4] == losses[1] != losses[3]
+
+
+def test_a_phase_ends_when_its_patience_does(network, disputed, still):
+    history = run(network, disputed, still(10, patience=3))
+    assert history["best"].tolist() == [True, False, False, False]
+
+
+def test_a_new_phase_has_its_own_patience(network, disputed, halves):
+    phases = [Phase("a", "head", 9, 0.0), Phase("b", "all", 9, 0.0)]
+    history = run(network, disputed, Recipe(phases, 4, seed=0, patience=2, normalization=halves))
+    assert history["phase"].tolist() == ["a", "a", "a", "b", "b"]
+
+
+def test_next_epoch_passes_over_what_is_done_stale_or_empty():
+    phases = [Phase("a", "head", 0, 1.0), Phase("b", "head", 2, 1.0), Phase("c", "all", 5, 1.0)]
+    recipe = Recipe(phases, 4, seed=0, patience=2)
+    rows = [{"phase": "b", "best": True}, {"phase": "b", "best": False}, {"phase": "c", "best": True}]
+    rows += [{"phase": "c", "best": False}] * 2
+    expected = [("b", 0), ("b", 1), ("c", 0), ("c", 1), ("c", 2), None]
+    found = [training.next_epoch(rows[:count], recipe) for count in range(6)]
+    assert [upcoming and (upcoming[0].name, upcoming[1]) for upcoming in found] == expected
+
+
+def test_the_learning_rate_climbs_for_a_tenth_of_the_steps_and_falls_along_half_a_cosine():
+    factors = [training.learning_rate_factor(step, 22) for step in range(23)]
+    assert factors[:3] == [0.5, 1.0, 1.0]
+    assert factors[2 + 5] == pytest.approx(0.5 + math.sqrt(0.5) / 2)  # a quarter of the way down
+    assert factors[2 + 10] == pytest.approx(0.5)
+    assert factors[22] == pytest.approx(0)
+    assert [training.learning_rate_factor(0, 1), training.learning_rate_factor(0, 3)] == [1.0, 1.0]
+
+
+def test_the_history_keeps_the_learning_rate_of_the_last_step(network, disputed, halves):
+    history = run(network, disputed, Recipe([Phase("a", "head", 2, 0.1)], 4, seed=0, normalization=halves))
+    assert history["learning_rate"].tolist() == pytest.approx([0.1, 0.1 * 0.25])  # the second and fourth step of four
+
+
+def test_rare_classes_weigh_more_so_that_each_counts_the_same():
+    weights = training.class_weights(np.array([0, 0, 0, 1]), 2)
+    assert weights.tolist() == pytest.approx([2 / 3, 2])
+
+
+def test_class_weights_are_1_on_average_where_a_class_is_absent():
+    labels = np.array([0, 0, 0, 2])
+    weights = training.class_weights(labels, 3)
+    assert weights.tolist() == pytest.approx([2 / 3, 0, 2])
+    assert weights[labels].mean().item() == pytest.approx(1)
+
+
+def test_loss_and_accuracy_weigh_a_short_last_batch_fairly(network, still):
+    colors = [BLUE, BLUE, RED, RED, BLUE]  # in batches of 3 and 2, with one and one wrong
+    labels = np.array([BLUE, BLUE, BLUE, RED, RED])
+    examples = Examples(plain(colors), labels, np.array([0, 3]), np.arange(5))
+    history = run(network, examples, still(1))
+    assert history["validation_loss"][0] == pytest.approx((3 * RIGHT + 2 * WRONG) / 5)
+    assert history["validation_accuracy"][0] == 3 / 5
+
+
+def test_the_loss_weighs_each_class_the_same(network, still):
+    colors, labels = [BLUE, BLUE, BLUE, BLUE], np.array([BLUE, BLUE, BLUE, RED])
+    examples = Examples(plain(colors), labels, np.arange(4), np.arange(4))
+    history = run(network, examples, still(1))
+    assert history["validation_loss"][0] == pytest.approx((3 * RIGHT * 2 / 3 + WRONG * 2) / 4)
+
+
+def test_samples_are_the_training_images_though_the_last_batch_is_short(network, still):
+    examples = Examples(plain([BLUE, RED] * 5), np.array([BLUE, RED] * 5), np.arange(7), np.arange(7, 10))
+    history = run(network, examples, still(2))
+    assert history["samples"].tolist() == [7, 7]
+    assert history["train_accuracy"].tolist() == [1, 1]  # augmentation leaves red red
+
+
+def test_the_first_loss_is_that_of_the_loop_written_out(eight, recipe):
+    network, total = small(), 0.0
+    networks.freeze(network, train="head")
+    networks.training_mode(network)
+    optimizer = torch.optim.AdamW([*network[-1].parameters()], weight_decay=0.01)
+    generator = training.seed_epoch(5, 1)
+    for step, batch in enumerate(images.batches(np.arange(8), 3, generator)):
+        optimizer.param_groups[0]["lr"] = 0.01 * training.learning_rate_factor(step, 6)
+        inputs = images.normalize(
+            images.augment(eight.images[batch], generator), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+        )
+        loss = F.cross_entropy(network(inputs), torch.as_tensor(eight.labels[batch]), label_smoothing=0.05)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.item() * len(batch)
+    assert run(small(), eight, recipe)["train_loss"][0] == pytest.approx(total / 8, abs=1e-5)
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_an_empty_split_is_refused_with_the_remedy(network, disputed, still, split):
+    examples = disputed._replace(**{split: np.array([], int)})
+    with pytest.raises(ValueError, match=f"The {split} split is empty: prepare .* a larger {split} fraction"):
+        run(network, examples, still(1))
+
+
+@pytest.mark.parametrize("batch_size", [2, 8])  # where one step is all, only the validation meets what it broke
+def test_a_loss_that_is_no_longer_a_number_stops_the_run(eight, batch_size):
+    recipe = Recipe([Phase("fine-tuning", "all", 1, 1e30)], batch_size, seed=0)
+    with pytest.raises(FloatingPointError, match="epoch 1 is no longer a number: choose a lower fine-tuning learning"):
+        run(small(), eight, recipe)
+
+
+def test_the_history_has_a_row_an_epoch_and_a_report_a_line(eight, recipe):
+    lines = []
+    history = run(small(), eight, recipe, report=lines.append)
+    assert history.columns.tolist() == [
+        "epoch",
+        "phase",
+        "learning_rate",
+        "train_loss",
+        "train_accuracy",
+        "validation_loss",
+        "validation_accuracy",
+        "samples",
+        "seconds",
+        "best",
+    ]
+    assert history["epoch"].tolist() == [1, 2, 3, 4, 5]
+    assert history["phase"].tolist() == ["frozen"] * 2 + ["fine-tuning"] * 3
+    assert [line.split()[1] for line in lines] == ["1/5", "2/5", "3/5", "4/5", "5/5"]
+
+
+def test_a_line_of_the_log_says_what_an_epoch_learned():
+    row = {"epoch": 3, "phase": "frozen", "train_loss": 0.51, "train_accuracy": 0.75, "validation_loss": 0.625}
+    row |= {"validation_accuracy": 0.5, "seconds": 12.34, "best": True}
+    assert training.describe_epoch(row, 15) == (
+        "epoch   3/15 frozen       loss 0.510 validation 0.625  accuracy 0.750 validation 0.500   12.3 s  best"
+    )
+    assert training.describe_epoch(row | {"best": False}, 15).endswith("12.3 s")
+
+
+def test_training_leaves_the_random_numbers_of_others_alone(eight, recipe):
+    network = small()
+    before = torch.random.get_rng_state()
+    run(network, eight, recipe)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_predict_is_the_softmax_of_the_rows_asked_for(network, halves):
+    answers = training.predict(network, plain([BLUE, RED, BLUE]), np.array([1, 0]), CPU, normalization=halves)
+    sure = 1 / (1 + math.exp(-2))
+    np.testing.assert_allclose(answers, [[1 - sure, sure], [sure, 1 - sure]], rtol=1e-6)
+
+
+def test_predict_is_the_plain_path_whatever_the_batches():
+    network, pixels = small(), noise(7)
+    normalization = networks.IMAGENET_NORMALIZATION
+    with torch.no_grad():
+        expected = network.eval()(images.normalize(pixels, **normalization)).softmax(1)
+    answers = training.predict(network, pixels, np.arange(7), CPU, normalization=normalization, batch_size=3)
+    np.testing.assert_allclose(answers, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_predict_leaves_the_mode_and_the_statistics(mode):
+    network = small().train(mode)
+    before = copy.deepcopy(network.state_dict())
+    training.predict(network, noise(4), np.arange(4), CPU, normalization=networks.IMAGENET_NORMALIZATION)
+    assert all(layer.training is mode for layer in network.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_the_time_of_an_image_is_the_median_of_five_after_a_warm_up(network, halves, monkeypatch):
+    clock = iter([0, 9.0, 10, 10.2, 20, 20.6, 30, 30.4, 40, 40.1, 50, 50.5])  # the first is the warm-up
+    monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock))
+    spent = training.milliseconds_per_image(network, plain([BLUE, RED]), CPU, normalization=halves)
+    assert spent == pytest.approx(400 / 2)
