@@ -72,7 +72,7 @@ lint: $(READY)
 # make results PACKAGES=packages.zip WEIGHTS='{mobilenet_v2: file.pth}'  accuracy and attribution over seeds, docs/results.md
 results: $(READY)
 	@$(EXPORT) $(BIN)/python benchmarks/packages.py '$(PACKAGES)' --weights '$(WEIGHTS)' \
-		--training '{image_height: 270, image_width: 480, batch_size: 8, frozen_epochs: 2, fine_tuning_epochs: 14, fine_tuning_rate: 0.0003, patience: 14}'
+		--training '{image_height: 270, image_width: 480, batch_size: 8, frozen_epochs: 2, fine_tuning_epochs: 14, fine_tuning_rate: 0.0002, patience: 14}'
 
 # make stamp REPOSITORY=owner/name  write the repository's address into badges and set-up cells
 stamp:

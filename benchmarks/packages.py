@@ -45,16 +45,17 @@ Made by `make results`; every seed's figures stand in `results-packages.csv`.
 
 
 def main() -> None:
-    """Run all seeds, both ways of training, and write the page and its table into docs/."""
+    """Run all seeds and write the page and its table into docs/."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("raw_data", type=Path)
     parser.add_argument("--weights", type=yaml.safe_load, required=True)
     parser.add_argument("--training", type=yaml.safe_load, default={}, help="parameters of notebook 02")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--specialists", action="store_true", help="train a network for each view, too")
     parser.add_argument("--folder", type=Path, default=session.root() / "transfer" / "results")
     arguments = parser.parse_args()
     accuracy, attribution = [], []
-    for per_view in (False, True):
+    for per_view in (False, True) if arguments.specialists else (False,):
         for seed in range(arguments.seeds):
             tables = run(arguments, seed, per_view)
             accuracy.append(tables[0].assign(seed=seed, trained="a specialist a view" if per_view else "all views"))

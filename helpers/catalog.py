@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
@@ -70,21 +71,22 @@ def assign_splits(
     )
     came_divided = set(photos["split"]) - {""}
     groups["split"] = groups["preset"].where(~groups["annotated"], "test")
+    moved = photos[(photos["split"] != "") & (photos["split"] != photos["group"].map(groups["split"]))]
     generator = np.random.default_rng(seed)
+    draws = (("test", test_fraction, 1 if "validation" in came_divided else 2), ("validation", validation_fraction, 1))
     for label in sorted(groups["label"].unique()):
         members = groups[groups["label"] == label]
-        for split, fraction in (("test", test_fraction), ("validation", validation_fraction)):
-            free = members[members["split"] == ("train" if came_divided else "")]
+        for split, fraction, leave in draws:
             if split in came_divided:
                 continue
-            wanted = max(1, round(fraction * members["items"].sum()))
-            drawn = _draw(free["items"], wanted - members.loc[members["split"] == split, "items"].sum(), generator)
-            groups.loc[drawn, "split"] = split
+            free = members.loc[members["split"] == ("train" if came_divided else ""), "items"]
+            held = members.loc[members["split"] == split, "items"].sum()
+            wanted = max(round(fraction * members["items"].sum()), 0 if held else free.min())
+            groups.loc[_draw(free, wanted - held, leave, generator), "split"] = split
             members = groups[groups["label"] == label]
     groups["split"] = groups["split"].replace("", "train")
     divided = photos.assign(split=photos["group"].map(groups["split"]))
     _check_splits(divided)
-    moved = photos[(photos["split"] != "") & (photos["split"] != divided["split"])]
     now = divided.loc[moved.index, "split"]
     reasons = [
         f"moved from {old} to {new}: its item, a copy or boxes" for old, new in zip(moved["split"], now, strict=True)
@@ -137,18 +139,20 @@ def load(path: str | Path) -> Dataset:
             raise ArchiveError(f"{path} holds no {' and no '.join(sorted(missing))}: make it with 01-DataPreparation")
         try:
             facts = json.loads(archive.read("dataset.json"))
+            version = facts.pop("format_version")
+            if version != FORMAT_VERSION:
+                raise ArchiveError(f"{path} has format {version}, not {FORMAT_VERSION}: run 01-DataPreparation again")
             catalog = pd.read_csv(io.BytesIO(archive.read("catalog.csv")), dtype=_TEXT, keep_default_na=False)
             catalog["boxes"] = catalog["boxes"].map(json.loads)
-            catalog = catalog[COLUMNS]
-            version = facts.pop("format_version")
+            dataset = Dataset(Path(path), catalog[COLUMNS], **facts)
+        except ArchiveError:
+            raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ArchiveError(f"{path}: its catalog is damaged ({error}): run 01-DataPreparation again") from error
         absent = set(catalog["path"]) - set(archive.names)
-    if version != FORMAT_VERSION:
-        raise ArchiveError(f"{path} has format {version}, not {FORMAT_VERSION}: run 01-DataPreparation again")
     if absent:
         raise ArchiveError(f"{path} lacks {len(absent)} images of its catalog, {min(absent)!r} first: make it again")
-    return Dataset(Path(path), catalog, **facts)
+    return dataset
 
 
 def overlaps(catalog: pd.DataFrame, column: str = "item") -> list[str]:
@@ -157,11 +161,11 @@ def overlaps(catalog: pd.DataFrame, column: str = "item") -> list[str]:
     return splits.index[splits > 1].tolist()
 
 
-def _draw(items: pd.Series, wanted: int, generator: np.random.Generator) -> list[int]:
-    """Groups at random, up to `wanted` items; a group that is too large for what is left is passed over."""
+def _draw(items: pd.Series, wanted: int, leave: int, generator: np.random.Generator) -> list[int]:
+    """Groups at random, up to `wanted` items and all but `leave` groups; one too large for the rest is passed over."""
     drawn = []
     for group in generator.permutation(items.index.to_numpy()):
-        if items[group] <= wanted:
+        if items[group] <= wanted and len(drawn) < len(items) - leave:
             drawn.append(int(group))
             wanted -= items[group]
     return drawn
@@ -182,13 +186,15 @@ def _check_splits(photos: pd.DataFrame) -> None:
 
 def _stored_paths(photos: pd.DataFrame) -> list[str]:
     """images/label/view/item_view.jpg, or images/ITEM.jpg without views; a second photo of a name gets a number."""
-    seen: dict[str, int] = {}
+    taken: set[str] = set()
     paths = []
     for row in photos.itertuples(index=False):
         stem = f"{row.label}/{row.view}/{row.item}_{row.view}" if row.view else row.item
         stem = "/".join(part.replace("\\", "_").replace(":", "_") for part in PurePosixPath(stem).parts)
-        seen[stem] = seen.get(stem, 0) + 1
-        paths.append(f"images/{stem}.jpg" if seen[stem] == 1 else f"images/{stem}.{seen[stem]}.jpg")
+        names = itertools.chain([stem], (f"{stem}.{number}" for number in itertools.count(2)))
+        name = next(name for name in names if name not in taken)
+        taken.add(name)
+        paths.append(f"images/{name}.jpg")
     return paths
 
 

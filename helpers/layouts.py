@@ -42,6 +42,8 @@ def read_layout(names: Iterable[str]) -> tuple[pd.DataFrame, list[tuple[str, str
     """
     names = sorted(name for name in names if not _is_junk(name))
     photos = [name for name in names if PurePosixPath(name).suffix.lower() in EXTENSIONS]
+    if not photos:
+        raise LayoutError(_unknown(names, f"no file is a photo ({', '.join(EXTENSIONS)})"))
     annotations = {name[: -len(".xml")]: name for name in names if name.lower().endswith(".xml")}
     stems = {_stem(name) for name in photos}
     others = set(names) - set(photos) - {name for stem, name in annotations.items() if stem in stems}
@@ -141,5 +143,5 @@ def _unknown(names: list[str], reason: str) -> str:
     examples = {str(PurePosixPath(name).parent): PurePosixPath(name).name for name in reversed(names)}
     lines = [f"  {folder}/{examples[folder]}  ({count} files)" for folder, count in counts.most_common(8)]
     more = f"\n  ... and {len(counts) - 8} more folders" if len(counts) > 8 else ""
-    found = "\n".join(lines) if lines else "  no photo at all"
+    found = "\n".join(lines) if lines else "  no file at all"
     return f"Unknown layout: {reason}.\nFound:\n{found}{more}\n{EXPECTED}"

@@ -45,8 +45,8 @@ def decode(data: bytes, name: str = "", *, max_pixels: int = MAX_PIXELS) -> tupl
         raise PhotoError(f"unreadable ({error})") from error
     if image.width * image.height > max_pixels:
         raise PhotoError(f"{image.width} x {image.height}: more than {max_pixels:,} pixels")
-    notes = _notes(image, name)
     try:
+        notes = _notes(image, name)
         image.load()
         return _to_rgb(ImageOps.exif_transpose(image)), notes
     except (OSError, ValueError, SyntaxError, EOFError) as error:
@@ -73,12 +73,13 @@ def _notes(image: Image.Image, name: str) -> list[str]:
     expected = EXTENSIONS.get(PurePosixPath(name).suffix.lower())
     kind = "JPEG" if image.format == "MPO" else image.format  # a phone's JPEG with a second picture behind it
     transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+    deep = image.mode.startswith("I") or any("16" in str(tile[3]) for tile in image.tile)  # gone once it is loaded
     facts = {
         f"is {image.format}, not {expected}": expected
         not in (None, image.format, "JPEG" if image.format == "MPO" else ""),
         "rotated by its EXIF tag": image.getexif().get(_EXIF_ORIENTATION, 1) != 1,
         "animated: first frame taken": kind != "JPEG" and getattr(image, "is_animated", False),
-        "16-bit": image.mode.startswith("I") or any("16" in str(tile[3]) for tile in image.tile),
+        "16-bit": deep,
         "gray": image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I"),
         "CMYK": image.mode == "CMYK",
         "transparent: put on white": transparent,

@@ -1,0 +1,163 @@
+import io
+import stat
+import zipfile
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers import archives
+from helpers.archives import Archive, ArchiveError, write_zip
+
+PARTS = st.text("abcXYZ09 _-é", min_size=1, max_size=8).filter(lambda part: part.strip(". "))
+NAMES = st.lists(PARTS, min_size=1, max_size=3).map("/".join)
+MEMBERS = st.dictionaries(NAMES, st.binary(max_size=60), max_size=6)
+
+
+def zip_of(path, *members):
+    """A zip made by hand, as an attacker would: members are (ZipInfo or name, bytes)."""
+    with zipfile.ZipFile(path, "w") as target:
+        for member, data in members:
+            target.writestr(member, data)
+    return path
+
+
+@given(members=MEMBERS)
+def test_what_is_written_is_read_again(members, tmp_path_factory):
+    path = write_zip(tmp_path_factory.mktemp("zip") / "a.zip", members.items())
+    with Archive(path) as archive:
+        assert archive.names == sorted(members)
+        assert {name: archive.read(name) for name in members} == members
+
+
+@given(members=MEMBERS)
+def test_the_same_members_give_the_same_bytes(members, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("zip")
+    first, second = (write_zip(folder / name, members.items()) for name in ("a.zip", "b.zip"))
+    assert first.read_bytes() == second.read_bytes()
+    assert archives.sha256(first) == archives.sha256(second)
+
+
+def test_a_folder_reads_like_the_zip_of_it(tmp_path):
+    (tmp_path / "set" / "red").mkdir(parents=True)
+    (tmp_path / "set" / "red" / "a.jpg").write_bytes(b"photo")
+    archive = Archive(tmp_path / "set")
+    assert archive.names == ["red/a.jpg"]
+    assert archive.read("red/a.jpg") == b"photo"
+    digest = archive.digest()
+    (tmp_path / "set" / "red" / "a.jpg").write_bytes(b"photO")
+    assert archive.digest() != digest
+
+
+def test_a_write_that_fails_leaves_the_earlier_archive_and_nothing_else(tmp_path):
+    path = write_zip(tmp_path / "a.zip", [("kept", b"1")])
+    before = path.read_bytes()
+
+    def breaks_off():
+        yield "new", b"2"
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_zip(path, breaks_off())
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["a.zip"]
+
+
+UNSAFE = ["../up.txt", "a/../../up.txt", "/etc/passwd", "C:/windows.txt", "a\\..\\b.txt", "line\nbreak"]
+
+
+@pytest.mark.parametrize("name", UNSAFE)
+def test_a_path_that_could_leave_the_archive_is_refused_by_name(name, tmp_path):
+    hostile = zip_of(tmp_path / "a.zip", ("good.txt", b""), (zipfile.ZipInfo(name), b"bad"))
+    with pytest.raises(ArchiveError, match="has an unsafe path: pack the archive with relative paths") as refusal:
+        Archive(hostile)
+    assert repr(name) in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", UNSAFE)
+def test_no_archive_of_ours_holds_such_a_path(name, tmp_path):
+    with pytest.raises(ArchiveError, match="unsafe path"):
+        write_zip(tmp_path / "a.zip", [(name, b"")])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO])
+def test_links_and_devices_are_refused_by_name(kind, tmp_path):
+    member = zipfile.ZipInfo("link.jpg")
+    member.external_attr = (kind | 0o777) << 16
+    with pytest.raises(ArchiveError, match=r"'link\.jpg' is a link or a device, not a file: leave it out"):
+        Archive(zip_of(tmp_path / "a.zip", (member, b"/etc/passwd")))
+
+
+def test_two_members_of_one_name_are_refused(tmp_path):
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        twice = zip_of(tmp_path / "a.zip", ("a.jpg", b"1"), ("a.jpg", b"2"))
+    with pytest.raises(ArchiveError, match=r"'a\.jpg' comes twice"):
+        Archive(twice)
+    with pytest.raises(ArchiveError, match=r"'a\.jpg' comes twice"):
+        write_zip(tmp_path / "b.zip", [("a.jpg", b"1"), ("a.jpg", b"2")])
+
+
+def test_an_encrypted_member_is_refused(tmp_path):
+    data = bytearray(zip_of(tmp_path / "a.zip", ("a.jpg", b"1")).read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= 1  # the flag of encryption in the central directory
+    (tmp_path / "a.zip").write_bytes(data)
+    with pytest.raises(ArchiveError, match=r"'a\.jpg' is encrypted: pack the archive without a password"):
+        Archive(tmp_path / "a.zip")
+
+
+def test_too_large_a_member_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as target:
+        target.writestr("zeros.jpg", bytes(3 * 2**20))
+    (tmp_path / "a.zip").write_bytes(bomb.getvalue())
+    monkeypatch.setattr(archives, "MAX_MEMBER_BYTES", 2 * 2**20)
+    with pytest.raises(ArchiveError, match=r"'zeros\.jpg' has 3 MiB, over the limit of 2 MiB"):
+        Archive(tmp_path / "a.zip")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "zeros.jpg").write_bytes(bytes(3 * 2**20))
+    with pytest.raises(ArchiveError, match=r"'zeros\.jpg' has 3 MiB"):
+        Archive(tmp_path / "folder").read("zeros.jpg")
+
+
+def test_many_members_that_are_too_large_together_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "MAX_TOTAL_BYTES", 2**30)
+    data = bytearray(zip_of(tmp_path / "a.zip", ("a", b""), ("b", b""), ("c", b"")).read_bytes())
+    at = -1
+    while (at := data.find(b"PK\x01\x02", at + 1)) > 0:
+        data[at + 24 : at + 28] = (2**29).to_bytes(4, "little")  # each member declares half a GiB
+    (tmp_path / "a.zip").write_bytes(data)
+    with pytest.raises(ArchiveError, match="unpacks to 2 GiB, over the limit of 1"):
+        Archive(tmp_path / "a.zip")
+
+
+def test_a_declared_size_that_is_a_lie_is_found_when_it_is_read(tmp_path):
+    data = bytearray(zip_of(tmp_path / "a.zip", ("a.jpg", b"12345678")).read_bytes())
+    central = data.index(b"PK\x01\x02")
+    data[central + 24] = 4  # the declared size: half of what is there
+    (tmp_path / "a.zip").write_bytes(data)
+    with Archive(tmp_path / "a.zip") as archive, pytest.raises(ArchiveError, match=r"'a\.jpg' is damaged"):
+        archive.read("a.jpg")
+
+
+def test_a_damaged_member_is_named(tmp_path):
+    path = write_zip(tmp_path / "a.zip", [("a.jpg", b"the photo"), ("b.jpg", b"another")])
+    path.write_bytes(path.read_bytes().replace(b"the photo", b"tHe photo"))
+    with Archive(path) as archive:
+        assert archive.read("b.jpg") == b"another"
+        with pytest.raises(ArchiveError, match=r"'a\.jpg' is damaged .*: make the archive again"):
+            archive.read("a.jpg")
+
+
+def test_a_file_that_is_no_zip_or_half_of_one_says_so(tmp_path):
+    path = write_zip(tmp_path / "a.zip", [("a.jpg", b"x" * 100)])
+    path.write_bytes(path.read_bytes()[:80])
+    with pytest.raises(ArchiveError, match="is not a zip archive, or only a part of one: copy or download it again"):
+        Archive(path)
+
+
+def test_what_is_missing_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no\.zip is missing: give the path of a zip archive or of a folder"):
+        Archive(tmp_path / "no.zip")
+    with Archive(write_zip(tmp_path / "a.zip", [])) as archive, pytest.raises(ArchiveError, match=r"holds no 'b\.jpg'"):
+        archive.read("b.jpg")

@@ -1,0 +1,206 @@
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from helpers import catalog
+from helpers.archives import Archive, ArchiveError, write_zip
+from helpers.catalog import SplitError
+
+
+def photos(items, *, group=None, annotated=(), split=None):
+    """A table of photos with two views for each (label, item), as the checks leave it."""
+    rows = [
+        {
+            "source": f"{label}/{view}/{item}_{view}.jpg",
+            "label": label,
+            "view": view,
+            "item": item,
+            "split": (split or {}).get(item, ""),
+            "annotated": item in annotated,
+            "group": (group or {}).get(item, number),
+        }
+        for number, (label, item) in enumerate(items)
+        for view in ("side", "top")
+    ]
+    return pd.DataFrame(rows)
+
+
+def items_of(**counts):
+    return [(label, f"{label}{number}") for label, count in counts.items() for number in range(count)]
+
+
+def divide(table, validation=0.2, test=0.2, seed=0):
+    return catalog.assign_splits(table, validation_fraction=validation, test_fraction=test, seed=seed)
+
+
+@given(
+    counts=st.tuples(st.integers(5, 40), st.integers(5, 40)),
+    pairs=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=2),
+    annotated=st.sets(st.integers(0, 2), max_size=2),
+    seed=st.integers(0, 999),
+)
+def test_no_item_no_copy_and_no_box_ever_straddles_two_splits(counts, pairs, annotated, seed):
+    items = items_of(a=counts[0], b=counts[1])
+    group = {f"a{x}": 1000 + min(x, y) for x, y in pairs for x in (x, y)} if len(pairs) == 1 else {}
+    with_boxes = {f"b{number}" for number in annotated}
+    divided, _ = divide(photos(items, group=group, annotated=with_boxes), seed=seed)
+    assert catalog.overlaps(divided) == []
+    assert catalog.overlaps(divided, "group") == []
+    assert set(divided.loc[divided["annotated"], "split"]) <= {"test"}
+    assert set(divided["split"]) == {"train", "validation", "test"}
+
+
+@given(counts=st.tuples(st.integers(5, 60), st.integers(5, 60)), seed=st.integers(0, 999))
+def test_every_label_gives_its_fraction_to_each_split(counts, seed):
+    divided, _ = divide(photos(items_of(a=counts[0], b=counts[1])), validation=0.2, test=0.3, seed=seed)
+    for label, count in zip("ab", counts, strict=True):
+        sizes = divided[divided["label"] == label].groupby("split")["item"].nunique()
+        assert sizes["validation"] == max(1, round(0.2 * count))
+        assert sizes["test"] == max(1, round(0.3 * count))
+
+
+def test_the_same_seed_divides_the_same_way_and_another_does_not():
+    table = photos(items_of(a=30, b=30))
+    first, again, other = (divide(table, seed=seed)[0]["split"].tolist() for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_annotated_items_count_towards_the_test_split():
+    divided, _ = divide(photos(items_of(a=10, b=10), annotated={"a0", "a1"}))
+    test = divided[(divided["split"] == "test") & (divided["label"] == "a")]
+    assert set(test["item"]) == {"a0", "a1"}
+
+
+def test_a_set_that_came_divided_stays_so():
+    came = {item: {"0": "test", "1": "validation"}.get(item[-1], "train") for _, item in items_of(a=5, b=5)}
+    divided, moved = divide(photos(items_of(a=5, b=5), split=came))
+    assert divided["split"].tolist() == [came[item] for item in divided["item"]]
+    assert moved.empty
+
+
+def test_a_missing_validation_split_is_drawn_from_train_alone():
+    came = {item: "test" if item.endswith(("0", "1")) else "train" for _, item in items_of(a=10, b=10)}
+    divided, _ = divide(photos(items_of(a=10, b=10), split=came))
+    sizes = divided.groupby(["label", "split"])["item"].nunique()
+    assert sizes.unstack().to_dict("index") == {key: {"test": 2, "train": 6, "validation": 2} for key in "ab"}
+    assert set(divided[divided["item"].isin(["a0", "a1", "b0", "b1"])]["split"]) == {"test"}
+
+
+def test_a_copy_across_given_splits_moves_to_the_more_protected_one_and_is_reported():
+    came = dict.fromkeys([item for _, item in items_of(a=6, b=6)], "train")
+    came |= {"a4": "validation", "b4": "validation", "a5": "test", "b5": "test"}
+    divided, moved = divide(photos(items_of(a=6, b=6), split=came, group={"a0": 77, "a5": 77}))
+    assert set(divided.loc[divided["item"] == "a0", "split"]) == {"test"}
+    assert moved["source"].tolist() == ["a/side/a0_side.jpg", "a/top/a0_top.jpg"]
+    assert moved["problem"].unique().tolist() == ["moved from train to test: its item, a copy or boxes"]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (photos(items_of(a=9)), "1 labels are left after the checks, at least 2 are needed"),
+        (photos(items_of(a=9, b=2)), "Too few usable items"),
+        (photos(items_of(a=9, b=5), group=dict.fromkeys([f"b{n}" for n in range(5)], 50)), "Too few usable items"),
+        (photos(items_of(a=9, b=4), annotated={"b0", "b1", "b2"}), "Too few usable items"),
+    ],
+    ids=["one label", "two items", "all alike", "all but one with boxes"],
+)
+def test_what_cannot_be_divided_stops_with_the_counts(table, message):
+    with pytest.raises(SplitError, match=message):
+        divide(table)
+
+
+@pytest.mark.parametrize(("validation", "test"), [(0, 0.2), (0.2, 0), (0.5, 0.5), (-0.1, 0.2)])
+def test_impossible_fractions_are_refused(validation, test):
+    with pytest.raises(ValueError, match="must be over 0 and below 1 together"):
+        divide(photos(items_of(a=9, b=9)), validation, test)
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """A raw archive of ten items of 60 x 40 px, the first with a box."""
+    members = []
+    for number in range(10):
+        label = "ab"[number % 2]
+        for view in ("side", "top"):
+            pixels = np.random.default_rng([number, view == "top"]).integers(0, 256, (4, 6, 3), np.uint8)
+            buffer = io.BytesIO()
+            Image.fromarray(pixels).resize((60, 40)).save(buffer, "PNG")
+            members.append((f"{label}/{view}/{number}_{view}.png", buffer.getvalue()))
+    corners = b"<xmin>6</xmin><ymin>4</ymin><xmax>30</xmax><ymax>20</ymax>"
+    box = b"<annotation><object><name>damage</name><bndbox>" + corners + b"</bndbox></object></annotation>"
+    members.append(("a/side/0_side.xml", box))
+    return write_zip(tmp_path / "raw.zip", members)
+
+
+def prepared(raw, path, **changes):
+    options = {"name": "tiny", "height": 20, "width": 30, "seed": 0} | changes
+    with Archive(raw) as archive:
+        table, _ = catalog.scan(archive)
+        divided, _ = divide(table, seed=options["seed"])
+        return catalog.save(archive, divided, path, **options)
+
+
+def test_what_is_saved_is_loaded_again_with_all_its_facts(raw, tmp_path):
+    dataset = prepared(raw, tmp_path / "data.zip")
+    assert (dataset.name, dataset.classes, dataset.views, dataset.seed) == ("tiny", ["a", "b"], ["side", "top"], 0)
+    assert dataset.catalog.columns.tolist() == catalog.COLUMNS
+    assert len(dataset.catalog) == 20
+    row = dataset.catalog.set_index("path").loc["images/a/side/0_side.jpg"]
+    assert row[["label", "view", "item", "split", "width", "height"]].tolist() == ["a", "side", "0", "test", 30, 20]
+    assert row["boxes"] == [["damage", 3, 2, 15, 10]]  # half the size, half the box
+    with Archive(dataset.path) as archive:
+        assert Image.open(io.BytesIO(archive.read(row.name))).size == (30, 20)
+
+
+def test_the_same_input_and_parameters_give_the_same_bytes(raw, tmp_path):
+    first, again, other = (
+        prepared(raw, tmp_path / f"{name}.zip", seed=seed).sha256() for name, seed in (("a", 0), ("b", 0), ("c", 5))
+    )
+    assert first == again
+    assert first != other
+
+
+def rewritten(path, target, **changes):
+    """The archive with members replaced, or left out where the change is None."""
+    with Archive(path) as archive:
+        members = {name: archive.read(name) for name in archive.names} | changes
+    return write_zip(target, [(name, data) for name, data in members.items() if data is not None])
+
+
+def test_what_is_no_data_archive_says_what_is_missing(raw, tmp_path):
+    with pytest.raises(ArchiveError, match=r"holds no catalog\.csv and no dataset\.json: make it with 01"):
+        catalog.load(raw)
+
+
+def test_damaged_facts_old_formats_and_absent_images_are_refused(raw, tmp_path):
+    path = prepared(raw, tmp_path / "data.zip").path
+    with Archive(path) as archive:
+        facts = json.loads(archive.read("dataset.json"))
+        table = archive.read("catalog.csv")
+    cases = {
+        "has format 99, not 1": {"dataset.json": json.dumps(facts | {"format_version": 99}).encode()},
+        "its catalog is damaged": {"dataset.json": b"{"},
+        "its catalog is damaged .*boxes": {"catalog.csv": table.replace(b"boxes", b"foxes")},
+        "lacks 1 images of its catalog, 'images/a/side/0_side.jpg' first": {"images/a/side/0_side.jpg": None},
+    }
+    for message, changes in cases.items():
+        with pytest.raises(ArchiveError, match=message):
+            catalog.load(rewritten(path, tmp_path / "other.zip", **changes))
+
+
+def test_overlaps_names_what_stands_in_two_splits():
+    table = pd.DataFrame({"item": ["x", "x", "y", "z"], "split": ["train", "test", "train", "test"]})
+    assert catalog.overlaps(table) == ["x"]
+
+
+def test_two_photos_of_one_name_both_find_a_place(tmp_path):
+    table = pd.DataFrame({"label": ["a", "a"], "view": ["", ""], "item": ["a/1", "a/1"]})
+    assert catalog._stored_paths(table) == ["images/a/1.jpg", "images/a/1.2.jpg"]

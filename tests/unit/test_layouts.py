@@ -1,0 +1,201 @@
+import pytest
+
+from helpers.layouts import EXPECTED, LayoutError, read_layout
+
+
+def rows(names, *columns):
+    """What `read_layout` says of each photo, by its name."""
+    table, misfits = read_layout(names)
+    assert misfits == []
+    return {row[0]: row[1:] for row in table[["source", *columns]].itertuples(index=False, name=None)}
+
+
+def refusal(names):
+    with pytest.raises(LayoutError) as caught:
+        read_layout(names)
+    return str(caught.value)
+
+
+def below(folder, names):
+    return {f"{folder}{name}": row for name, row in names.items()}
+
+
+VIEWS = {  # name: label, view, item, split
+    "damaged/side/0185973818825_side.jpg": ("damaged", "side", "0185973818825", ""),
+    "damaged/top/0185973818825_top.jpg": ("damaged", "top", "0185973818825", ""),
+    "intact/side/4006381008505_side.jpg": ("intact", "side", "4006381008505", ""),
+    "intact/top/4006381008505_top.jpg": ("intact", "top", "4006381008505", ""),
+}
+THREE_VIEWS = VIEWS | {
+    "damaged/left_end/0185973818825_left_end.jpg": ("damaged", "left_end", "0185973818825", ""),
+    "intact/left_end/lot_7_left_end.PNG": ("intact", "left_end", "lot_7", ""),
+}
+CLASSES = {
+    "glass/glass12.jpg": ("glass", "", "glass/glass12", ""),
+    "glass/2024.05.01.jpg": ("glass", "", "glass/2024.05.01", ""),
+    "paper bag/a b.webp": ("paper bag", "", "paper bag/a b", ""),
+    "übrig/été.tiff": ("übrig", "", "übrig/été", ""),
+}
+
+
+@pytest.mark.parametrize("folder", ["", "raw/", "my photos/2024-05/line 3/"], ids=["top", "one down", "three down"])
+@pytest.mark.parametrize(
+    "names", [VIEWS, THREE_VIEWS, CLASSES], ids=["two views", "three views of unequal number", "plain class folders"]
+)
+def test_the_folders_say_label_view_and_item_at_any_depth(names, folder):
+    assert rows(below(folder, names), "label", "view", "item", "split") == below(folder, names)
+
+
+@pytest.mark.parametrize("folder", ["", "raw/deep/", "test/"], ids=["top", "two down", "under a folder named test"])
+@pytest.mark.parametrize(
+    ("train", "validation", "test"),
+    [("train", "val", "test"), ("Training", "VALID", "Testing"), ("TRAIN", "Validation", "Test")],
+    ids="/".join,
+)
+def test_the_folders_of_a_divided_set_say_the_split_and_nothing_else(train, validation, test, folder):
+    names = {
+        f"{folder}{train}/cat/1.jpg": ("cat", "train"),
+        f"{folder}{train}/dog/1.jpg": ("dog", "train"),
+        f"{folder}{validation}/cat/1.jpg": ("cat", "validation"),
+        f"{folder}{validation}/dog/1.jpg": ("dog", "validation"),
+        f"{folder}{test}/cat/1.jpg": ("cat", "test"),
+        f"{folder}{test}/dog/1.jpg": ("dog", "test"),
+    }
+    assert rows(names, "label", "split") == names
+    assert len(set(rows(names, "item").values())) == 6  # 1.jpg of three folders are three photos
+
+
+def test_a_divided_set_may_have_views_and_its_items_keep_their_serial():
+    names = {
+        "train/damaged/side/01_side.jpg": ("damaged", "side", "01", "train"),
+        "train/damaged/top/01_top.jpg": ("damaged", "top", "01", "train"),
+        "val/intact/side/02_side.jpg": ("intact", "side", "02", "validation"),
+        "test/intact/side/03_side.jpg": ("intact", "side", "03", "test"),
+    }
+    assert rows(names, "label", "view", "item", "split") == names
+
+
+@pytest.mark.parametrize("other", ["dog", "testing"])
+def test_a_folder_named_test_is_a_class_where_no_train_stands_beside_it(other):
+    names = {"test/1.jpg": ("test", ""), f"{other}/2.jpg": (other, "")}
+    assert rows(names, "label", "split") == names
+
+
+def test_splits_may_stand_below_the_classes():
+    names = {
+        "cat/train/1.jpg": ("cat", "train"),
+        "cat/test/2.jpg": ("cat", "test"),
+        "dog/train/1.jpg": ("dog", "train"),
+    }
+    assert rows(names, "label", "split") == names
+
+
+@pytest.mark.parametrize("ending", ["xml", "XML"])
+def test_boxes_beside_a_photo_are_found_and_the_annotated_part_is_no_label(ending):
+    names = [*VIEWS, "annotated/damaged/top/99_top.png", f"annotated/damaged/top/99_top.{ending}"]
+    found = rows(names, "label", "view", "item", "annotation")
+    assert found["annotated/damaged/top/99_top.png"] == ("damaged", "top", "99", names[-1])
+    assert {name: found[name][-1] for name in VIEWS} == dict.fromkeys(VIEWS, "")
+
+
+def test_boxes_belong_to_the_photo_in_their_own_folder_alone():
+    names = {
+        "cat/1.v2.jpg": ("cat/1.v2.xml",),
+        "cat/1.jpg": ("",),
+        "dog/1.v2.jpg": ("",),
+    }
+    assert rows([*names, "cat/1.v2.xml"], "annotation") == names
+
+
+def test_junk_of_operating_systems_passes_unseen():
+    junk = [
+        ".DS_Store",
+        "cat/.DS_Store",
+        "cat/._1.jpg",
+        "cat/Thumbs.db",
+        "desktop.ini",
+        "__MACOSX/cat/._1.jpg",
+        "__MACOSX/cat/1.jpg",
+        ".git/objects/1.jpg",
+    ]
+    names = {"cat/1.jpg": ("cat",), "dog/2.jpg": ("dog",)}
+    assert rows([*names, *junk], "label") == names
+
+
+def test_files_that_are_neither_photo_nor_boxes_are_named_and_the_rest_goes_on():
+    table, misfits = read_layout([*VIEWS, "damaged/side/notes.txt", "lost.xml", "damaged/side/clip.mp4"])
+    assert table["source"].tolist() == sorted(VIEWS)
+    reason = "no photo, by its extension, nor the boxes of one"
+    assert misfits == [(name, reason) for name in ("damaged/side/clip.mp4", "damaged/side/notes.txt", "lost.xml")]
+
+
+@pytest.mark.parametrize(
+    ("names", "stray", "reason"),
+    [
+        (VIEWS, "damaged/side/overview.jpg", "not named serial_view in a folder view"),
+        (VIEWS, "damaged/side/_side.jpg", "not named serial_view in a folder view"),
+        (VIEWS, "damaged/side/77_top.jpg", "not named serial_view in a folder view"),
+        (VIEWS, "side/77_side.jpg", "not named serial_view in a folder view"),
+        (CLASSES, "overview.jpg", "stands in no class folder"),
+    ],
+    ids=["another name", "no serial", "another view", "no label", "no class"],
+)
+def test_a_stray_photo_is_named_with_the_reason_and_the_rest_goes_on(names, stray, reason):
+    table, misfits = read_layout([*names, stray])
+    assert misfits == [(stray, reason)]
+    assert table["source"].tolist() == sorted(names)
+
+
+def test_class_folders_whose_photos_are_named_after_them_are_no_views():
+    names = {f"set/{label}/{number}_{label}.jpg": (label, "") for label in ("cat", "dog") for number in (1, 2)}
+    assert rows(names, "label", "view") == names
+
+
+def test_the_order_of_the_names_does_not_matter():
+    names = [*THREE_VIEWS, "lost.txt", "damaged/side/overview.jpg"]
+    table, misfits = read_layout(names)
+    again, misfits_again = read_layout(reversed(names))
+    assert table.equals(again)
+    assert (
+        misfits
+        == misfits_again
+        == [
+            ("lost.txt", "no photo, by its extension, nor the boxes of one"),
+            ("damaged/side/overview.jpg", "not named serial_view in a folder view"),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "reason", "found"),
+    [
+        ([], "no file is a photo (.jpg, .jpeg, .png, ", ["  no file at all"]),
+        (["a/1.heic", "a/2.heic"], "no file is a photo (.jpg, ", ["  a/1.heic  (2 files)"]),
+        (["1.jpg", "2.jpg"], "no photo stands in a class folder", ["  ./1.jpg  (2 files)"]),
+        (["x/cat/1.jpg"], "found 1 label folder(s), at least 2 are needed", ["  x/cat/1.jpg  (1 files)"]),
+        (["train/cat/1.jpg", "test/cat/2.jpg"], "found 1 label folder(s)", ["  train/cat/1.jpg  (1 files)"]),
+        (["train/1.jpg", "test/2.jpg"], "no photo stands in a class folder", ["  train/1.jpg  (1 files)"]),
+        (
+            ["cat/top/1.jpg", "dog/top/2.jpg", "dog/top/3.jpg"],
+            "the folder 'top' stands below both 'cat' and 'dog': is it a class, or a view?",
+            ["  dog/top/2.jpg  (2 files)", "  cat/top/1.jpg  (1 files)"],
+        ),
+    ],
+    ids=["empty", "no photo", "no folder", "one label", "one label divided", "splits alone", "views named otherwise"],
+)
+def test_an_unknown_layout_is_answered_with_what_was_found_and_what_is_expected(names, reason, found):
+    message = refusal(names)
+    assert message.startswith(f"Unknown layout: {reason}")
+    assert set(found) <= set(message.splitlines())
+    assert message.endswith(f"\n{EXPECTED}")
+    assert "label/view/serial_view.ext" in EXPECTED
+    assert "label/name.ext" in EXPECTED
+
+
+def test_of_many_folders_the_eight_fullest_are_shown_and_the_others_counted():
+    names = [f"folder{folder}/deep/{number}.jpg" for folder in range(11) for number in range(folder + 1)]
+    lines = refusal(names).splitlines()
+    shown = lines[lines.index("Found:") + 1 : lines.index(EXPECTED.splitlines()[0])]
+    assert shown == [f"  folder{folder}/deep/0.jpg  ({folder + 1} files)" for folder in range(10, 2, -1)] + [
+        "  ... and 3 more folders"
+    ]

@@ -1,0 +1,156 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers import photos
+from helpers.photos import PhotoError, decode
+
+
+def saved(image, kind="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def plain(mode, color, size=(8, 6)):
+    return Image.new(mode, size, color)
+
+
+def values(image):
+    """The color of a plain image; fails where it is not plain."""
+    pixels = np.asarray(image).reshape(-1, 3)
+    assert (pixels == pixels[0]).all()
+    return pixels[0].tolist()
+
+
+PHOTO = saved(plain("RGB", (10, 20, 30)))
+
+
+def test_an_ordinary_photo_comes_as_it_is_and_without_notes():
+    image, notes = decode(PHOTO, "a.png")
+    assert (image.mode, image.size, notes) == ("RGB", (8, 6), [])
+    assert values(image) == [10, 20, 30]
+
+
+def png(width, height, depth, kind, rows):
+    """A PNG put together by hand, for what Pillow would not write."""
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n"
+    for name, content in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
+        data += struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+    return data
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+JPEG = saved(Image.fromarray(NOISE), "JPEG")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty file"),
+        (b"no picture at all", "not an image, or a kind that is not supported"),
+        (JPEG[: len(JPEG) // 2], "truncated or damaged"),
+        (saved(Image.fromarray(NOISE))[:-600], "truncated or damaged"),
+    ],
+    ids=["empty", "text", "half a JPEG", "PNG without its end"],
+)
+def test_what_cannot_be_used_says_why(data, reason):
+    with pytest.raises(PhotoError, match=reason):
+        decode(data, "a.jpg")
+
+
+def test_a_photo_over_the_pixel_limit_is_refused_before_it_is_decoded():
+    with pytest.raises(PhotoError, match="8 x 6: more than 47 pixels"):
+        decode(PHOTO, max_pixels=47)
+    assert decode(PHOTO, max_pixels=48)[0].size == (8, 6)
+    bomb = png(60_000, 60_000, 8, 2, b"")  # 3.6 billion pixels in a few bytes
+    with pytest.raises(PhotoError, match="more than 80,000,000 pixels"):
+        decode(bomb, "bomb.png")
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "note", "color"),
+    [
+        (plain("L", 77), {}, "gray", [77, 77, 77]),
+        (plain("1", 1), {}, "gray", [255, 255, 255]),
+        (plain("P", 0), {}, None, [0, 0, 0]),
+        (plain("RGBA", (200, 100, 0, 0)), {}, "transparent: put on white", [255, 255, 255]),
+        (plain("RGBA", (0, 0, 0, 51)), {}, "transparent: put on white", [204, 204, 204]),  # a fifth of black
+        (plain("LA", (0, 255)), {}, "transparent: put on white", [0, 0, 0]),
+        (plain("CMYK", (0, 255, 255, 0)), {"kind": "TIFF"}, "CMYK", [255, 0, 0]),
+        (plain("I;16", 257 * 100), {}, "16-bit", [100, 100, 100]),  # 65535 is white, as 255 is
+        (plain("F", 0.2), {"kind": "TIFF"}, "gray", [51, 51, 51]),
+        (plain("F", 51.0), {"kind": "TIFF"}, "gray", [51, 51, 51]),
+    ],
+    ids=["gray", "two levels", "palette", "clear", "translucent", "gray alpha", "CMYK", "16-bit", "0 to 1", "0 to 255"],
+)
+def test_every_kind_of_pixel_becomes_rgb_and_is_noted(image, options, note, color):
+    decoded, notes = decode(saved(image, **options))
+    assert values(decoded) == color
+    assert note in notes if note else notes == []
+
+
+def test_sixteen_bits_of_color_become_eight():
+    row = b"\0" + struct.pack(">HHH", 65535, 257 * 100, 0)
+    image, notes = decode(png(1, 1, 16, 2, row), "a.png")
+    assert notes == ["16-bit"]
+    assert values(image) == [255, 100, 0]
+
+
+def test_values_that_are_not_finite_are_refused():
+    with pytest.raises(PhotoError, match="values that are not finite"):
+        decode(saved(plain("F", float("nan")), "TIFF"))
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_a_photo_is_turned_upright_by_its_exif_tag(orientation):
+    upright = np.zeros((4, 6, 3), np.uint8)
+    upright[0, 0] = 255  # white at the top left, once upright
+    turns = {  # how a camera stores it that was held so
+        2: lambda picture: picture[:, ::-1],
+        3: lambda picture: np.rot90(picture, 2),
+        4: lambda picture: picture[::-1],
+        5: lambda picture: picture.transpose(1, 0, 2),
+        6: lambda picture: np.rot90(picture),
+        7: lambda picture: np.rot90(picture, 2).transpose(1, 0, 2),
+        8: lambda picture: np.rot90(picture, -1),
+    }
+    stored = np.ascontiguousarray(turns[orientation](upright))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image, notes = decode(saved(Image.fromarray(stored), exif=exif), "a.png")
+    assert notes == ["rotated by its EXIF tag"]
+    np.testing.assert_array_equal(image, upright)
+
+
+def test_of_an_animation_the_first_frame_is_taken():
+    data = saved(plain("RGB", (255, 0, 0)), "GIF", save_all=True, append_images=[plain("RGB", (0, 0, 255))])
+    image, notes = decode(data, "a.gif")
+    assert values(image) == [255, 0, 0]
+    assert notes == ["animated: first frame taken"]
+
+
+def test_a_wrong_extension_is_noted_and_does_no_harm():
+    assert decode(PHOTO, "a.jpg")[1] == ["is PNG, not JPEG"]
+    assert decode(PHOTO, "folder.jpg/a.PNG")[1] == []
+    assert decode(JPEG, "a.jpeg")[1] == []
+
+
+def test_fit_shrinks_into_the_frame_with_its_proportions_and_never_enlarges():
+    assert photos.fit(plain("RGB", 0, (960, 540)), 270, 300).size == (300, 169)  # 540 * 300 / 960 = 168.75
+    assert photos.fit(plain("RGB", 0, (540, 960)), 270, 300).size == (152, 270)  # 540 * 270 / 960 = 151.875
+    assert photos.fit(plain("RGB", 0, (100, 50)), 270, 300).size == (100, 50)
+    assert photos.fit(plain("RGB", 0, (10_000, 1)), 10, 10).size == (10, 1)
+
+
+def test_what_is_stored_keeps_its_colors_sharp():
+    stripes = np.zeros((32, 32, 3), np.uint8)
+    stripes[:, ::2] = (255, 0, 0)
+    stripes[:, 1::2] = (0, 0, 255)
+    image, _ = decode(photos.encode(Image.fromarray(stripes)), "a.jpg")
+    assert np.abs(np.asarray(image).astype(int) - stripes).max() < 40  # with subsampled color all would be purple
