@@ -164,7 +164,7 @@ def overlaps(catalog: pd.DataFrame, column: str = "item") -> list[str]:
 def _draw(items: pd.Series, wanted: int, leave: int, generator: np.random.Generator) -> list[int]:
     """Groups at random, up to `wanted` items and all but `leave` groups; one too large for the rest is passed over."""
     drawn = []
-    for group in generator.permutation(items.index.to_numpy()):
+    for group in generator.permutation(items.index.to_numpy(copy=True)):
         if items[group] <= wanted and len(drawn) < len(items) - leave:
             drawn.append(int(group))
             wanted -= items[group]

@@ -87,10 +87,11 @@ def test_a_set_that_came_divided_stays_so():
 
 def test_a_missing_validation_split_is_drawn_from_train_alone():
     came = {item: "test" if item.endswith(("0", "1")) else "train" for _, item in items_of(a=10, b=10)}
-    divided, _ = divide(photos(items_of(a=10, b=10), split=came))
+    divided, moved = divide(photos(items_of(a=10, b=10), split=came))
     sizes = divided.groupby(["label", "split"])["item"].nunique()
     assert sizes.unstack().to_dict("index") == {key: {"test": 2, "train": 6, "validation": 2} for key in "ab"}
     assert set(divided[divided["item"].isin(["a0", "a1", "b0", "b1"])]["split"]) == {"test"}
+    assert moved.empty  # a split that was drawn is no finding
 
 
 def test_a_copy_across_given_splits_moves_to_the_more_protected_one_and_is_reported():
@@ -109,8 +110,9 @@ def test_a_copy_across_given_splits_moves_to_the_more_protected_one_and_is_repor
         (photos(items_of(a=9, b=2)), "Too few usable items"),
         (photos(items_of(a=9, b=5), group=dict.fromkeys([f"b{n}" for n in range(5)], 50)), "Too few usable items"),
         (photos(items_of(a=9, b=4), annotated={"b0", "b1", "b2"}), "Too few usable items"),
+        (photos(items_of(a=9, b=3), annotated={"b0", "b1", "b2"}), "Too few usable items"),
     ],
-    ids=["one label", "two items", "all alike", "all but one with boxes"],
+    ids=["one label", "two items", "all alike", "all but one with boxes", "all with boxes"],
 )
 def test_what_cannot_be_divided_stops_with_the_counts(table, message):
     with pytest.raises(SplitError, match=message):
@@ -187,7 +189,12 @@ def test_damaged_facts_old_formats_and_absent_images_are_refused(raw, tmp_path):
         table = archive.read("catalog.csv")
     cases = {
         "has format 99, not 1": {"dataset.json": json.dumps(facts | {"format_version": 99}).encode()},
+        "has format 2, not 1": {"dataset.json": b'{"format_version": 2, "new": 0}', "catalog.csv": b"other\n"},
         "its catalog is damaged": {"dataset.json": b"{"},
+        "its catalog is damaged .*seed": {
+            "dataset.json": json.dumps({key: value for key, value in facts.items() if key != "seed"}).encode()
+        },
+        "its catalog is damaged .*label": {"catalog.csv": table.replace(b"label", b"lapel", 1)},
         "its catalog is damaged .*boxes": {"catalog.csv": table.replace(b"boxes", b"foxes")},
         "lacks 1 images of its catalog, 'images/a/side/0_side.jpg' first": {"images/a/side/0_side.jpg": None},
     }
@@ -204,3 +211,29 @@ def test_overlaps_names_what_stands_in_two_splits():
 def test_two_photos_of_one_name_both_find_a_place(tmp_path):
     table = pd.DataFrame({"label": ["a", "a"], "view": ["", ""], "item": ["a/1", "a/1"]})
     assert catalog._stored_paths(table) == ["images/a/1.jpg", "images/a/1.2.jpg"]
+
+
+def test_a_numbered_place_that_is_taken_is_passed_over():
+    table = pd.DataFrame({"label": "a", "view": "", "item": ["a/1", "a/1.2", "a/1"]})
+    assert catalog._stored_paths(table) == ["images/a/1.jpg", "images/a/1.2.jpg", "images/a/1.3.jpg"]
+
+
+@given(
+    sizes=st.lists(st.integers(1, 6), min_size=3, max_size=12),
+    boxed=st.sets(st.integers(0, 11)),
+    validation=st.floats(0.01, 0.49),
+    test=st.floats(0.01, 0.49),
+    seed=st.integers(0, 99),
+)
+def test_three_groups_two_without_boxes_can_always_be_divided(sizes, boxed, validation, test, seed):
+    """However large the groups of copies and the fractions are."""
+    boxed = sorted(number for number in boxed if number < len(sizes))[: len(sizes) - 2]
+    members = [(number, copy) for number, size in enumerate(sizes) for copy in range(size)]
+    items = [(label, f"{label}{number}.{copy}") for label in "ab" for number, copy in members]
+    group = {item: 100 * (label == "a") + int(item[1:].split(".")[0]) for label, item in items}
+    divided, _ = divide(
+        photos(items, group=group, annotated={f"a{number}.0" for number in boxed}), validation, test, seed
+    )
+    assert divided.groupby("label")["split"].nunique().tolist() == [3, 3]
+    assert catalog.overlaps(divided, "group") == []
+    assert set(divided.loc[divided["group"].isin([100 + number for number in boxed]), "split"]) <= {"test"}

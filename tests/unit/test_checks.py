@@ -6,6 +6,7 @@ from PIL import Image, ImageEnhance
 
 from helpers import checks
 from helpers.archives import Archive, write_zip
+from helpers.catalog import SplitError, assign_splits
 from helpers.layouts import read_layout
 
 
@@ -134,13 +135,34 @@ def test_boxes_are_read_scaled_and_clipped():
     assert checks.read_boxes(voc(), 120, 80) == []
 
 
+LAUGHS = '<!DOCTYPE a [<!ENTITY x "ha"><!ENTITY y "&x;&x;&x;">]>'
 ENTITIES = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>'
 
 
 @pytest.mark.parametrize(
     "data",
-    [b"<annotation>", b"not xml", voc((1, "x", 3, 4)), voc((1, 2, 3, 4), extra=ENTITIES)],
-    ids=["cut off", "text", "no number", "hostile entity"],
+    [
+        b"<annotation>",
+        b"not xml",
+        voc((1, "x", 3, 4)),
+        voc(("nan", 2, 3, 4)),
+        voc((1, 2, "inf", 4)),
+        b"<annotation><object><name>damage</name></object></annotation>",
+        b'<?xml version="1.0" encoding="klingon"?><annotation/>',
+        voc((1, 2, 3, 4), extra=ENTITIES),
+        voc((1, 2, 3, 4), extra=LAUGHS).replace(b"damage", b"&y;"),
+    ],
+    ids=[
+        "cut off",
+        "text",
+        "no number",
+        "nan",
+        "infinite",
+        "no corners",
+        "encoding",
+        "hostile entity",
+        "many entities",
+    ],
 )
 def test_what_is_no_annotation_is_refused(data):
     with pytest.raises(ValueError, match="not a Pascal VOC annotation"):
@@ -185,3 +207,79 @@ def test_threaded_keeps_the_order_and_runs_only_a_little_ahead():
     assert next(results) == 0
     assert len(started) <= 7
     assert list(results) == [number * number for number in range(1, 100)]
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(-120, -80), ("9" * 400, 1), (80, 120)], ids=["negative", "huge", "upright"]
+)
+def test_boxes_drawn_for_an_impossible_or_other_size_are_refused(width, height):
+    with pytest.raises(ValueError, match=f"^made for a photo of {width} x {height} px, this one is 120 x 80$"):
+        checks.read_boxes(voc((1, 2, 3, 4), width=width, height=height), 120, 80)
+
+
+def test_boxes_without_area_are_dropped():
+    assert checks.read_boxes(voc((30, 10, 20, 20), (7, 7, 7, 9), (3, 4, 5, 6)), 120, 80) == [["damage", 3, 4, 5, 6]]
+
+
+def stored(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "problem"),
+    [
+        ("a/odd.jpg", stored(drawing(9), "PNG"), "is PNG, not JPEG"),
+        ("a/odd.jpg", stored(drawing(9).convert("CMYK"), "JPEG"), "CMYK"),
+        ("a/odd.png", stored(drawing(9).convert("RGBA"), "PNG"), "transparent: put on white"),
+        (
+            "a/odd.webp",
+            stored(drawing(9), "WEBP", save_all=True, append_images=[drawing(8)]),
+            "animated: first frame taken",
+        ),
+    ],
+    ids=["wrong type", "CMYK", "alpha", "animated"],
+)
+def test_each_oddity_has_its_own_words_in_the_findings(name, data, problem, check):
+    table, findings = check(**{name: data})
+    assert findings == {name: (problem, checks.CORRECTED)}
+    assert name in table["source"].tolist()
+
+
+def test_a_photo_turned_by_its_tag_has_its_upright_size(check):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    table, findings = check(**{"a/odd.jpg": stored(drawing(9), "JPEG", exif=exif)})
+    assert findings == {"a/odd.jpg": ("rotated by its EXIF tag", checks.CORRECTED)}
+    assert table.set_index("source").loc["a/odd.jpg", ["width", "height"]].tolist() == [80, 120]
+
+
+def test_of_the_same_file_twice_the_one_with_boxes_is_kept(check):
+    table, findings = check(a__9_jpg=jpeg(drawing(0)), a__9_xml=voc((1, 2, 30, 40)))
+    assert findings == {"a/1.jpg": ("the same photo as a/9.jpg", checks.LEFT_OUT)}
+    assert table.loc[table["annotated"], "source"].tolist() == ["a/9.jpg"]
+
+
+def test_different_pictures_and_a_mirrored_one_are_no_duplicates(check):
+    drawn = {f"a/{seed}.jpg": jpeg(drawing(seed)) for seed in range(6, 60)}
+    mirrored = {"a/mirrored.jpg": jpeg(drawing(0).transpose(Image.Transpose.FLIP_LEFT_RIGHT))}
+    table, findings = check(**drawn, **mirrored)
+    assert findings == {}
+    assert table["group"].nunique() == len(table) == 6 + 54 + 1
+
+
+def test_one_view_alike_brings_two_whole_items_into_one_group(tmp_path):
+    names = [f"{label}/{view}/{label}{item}_{view}.jpg" for label in "ab" for view in "xy" for item in (1, 2)]
+    members = {name: jpeg(drawing(seed)) for seed, name in enumerate(names)}
+    members["a/y/a2_y.jpg"] = jpeg(drawing(names.index("a/y/a1_y.jpg")), quality=60)
+    with Archive(write_zip(tmp_path / "raw.zip", members.items())) as archive:
+        table, _ = checks.check_photos(archive, read_layout(archive.names)[0])
+    assert table[table["label"] == "a"]["group"].nunique() == 1
+    assert table[table["label"] == "b"].groupby("group")["item"].unique().map(list).tolist() == [["b1"], ["b2"]]
+
+
+def test_the_checks_stop_where_what_is_left_cannot_be_split(check):
+    table, _ = check(**{"b/1.jpg": b"", "b/2.jpg": b"broken"})
+    with pytest.raises(SplitError, match=r"(?s)Too few usable items.*Every label needs at least 3 items"):
+        assign_splits(table, validation_fraction=0.2, test_fraction=0.2, seed=0)

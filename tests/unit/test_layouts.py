@@ -50,7 +50,7 @@ def test_the_folders_say_label_view_and_item_at_any_depth(names, folder):
 @pytest.mark.parametrize(
     ("train", "validation", "test"),
     [("train", "val", "test"), ("Training", "VALID", "Testing"), ("TRAIN", "Validation", "Test")],
-    ids="/".join,
+    ids=["short", "of mixed case", "long"],
 )
 def test_the_folders_of_a_divided_set_say_the_split_and_nothing_else(train, validation, test, folder):
     names = {
@@ -96,6 +96,11 @@ def test_boxes_beside_a_photo_are_found_and_the_annotated_part_is_no_label(endin
     found = rows(names, "label", "view", "item", "annotation")
     assert found["annotated/damaged/top/99_top.png"] == ("damaged", "top", "99", names[-1])
     assert {name: found[name][-1] for name in VIEWS} == dict.fromkeys(VIEWS, "")
+
+
+def test_the_annotated_part_of_plain_class_folders_is_no_label_either():
+    names = {"plain/cat/1.jpg": ("cat",), "plain/dog/2.jpg": ("dog",), "annotated/dog/3.jpg": ("dog",)}
+    assert rows(names, "label") == names
 
 
 def test_boxes_belong_to_the_photo_in_their_own_folder_alone():
