@@ -2,42 +2,55 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from torch.nn import functional as F
 
+from helpers import arrays
 from helpers.archives import Archive
 from helpers.catalog import Dataset
 from helpers.checks import threaded
 from helpers.photos import decode
 
-MEMORY_BYTES = 8 * 2**30
+_DECODING = 1  # raise it when decoding or resizing gives other pixels: then no file of before is found again
 _TURN_DEGREES, _SHIFT, _ZOOM, _LIGHT = 3.0, 0.04, 0.05, 0.15  # small enough that no damage leaves the image or appears
 
 
-def load_images(
-    dataset: Dataset, height: int, width: int, progress: Callable[[Iterator], Iterator] = iter
-) -> torch.Tensor:
-    """All images of the data set, (N, 3, height, width) uint8, in the order of its catalog.
+class Examples(NamedTuple):
+    """What to learn from: images (N, 3, H, W) uint8, labels (N,) int, and which rows are for what."""
 
-    Raises MemoryError, before anything is read, where they would take more than MEMORY_BYTES.
+    images: arrays.Array
+    labels: np.ndarray
+    train: np.ndarray
+    validation: np.ndarray
+
+
+def load_images(
+    dataset: Dataset,
+    height: int,
+    width: int,
+    progress: Callable[[Iterator], Iterator] = iter,
+    memory_bytes: int = arrays.MEMORY_BYTES,
+) -> arrays.Array:
+    """All images of the data set, (N, 3, height, width) uint8, in the order of its catalog, decoded once.
+
+    They stay in memory up to `memory_bytes`; more go to a file in `cache/` beside the data set, found by the next run.
     """
-    needed = len(dataset.catalog) * 3 * height * width
-    if needed > MEMORY_BYTES:
-        raise MemoryError(
-            f"{len(dataset.catalog):,} images of {height} x {width} px take {needed / 2**30:.1f} GiB, over the limit "
-            f"of {MEMORY_BYTES / 2**30:.0f} GiB: choose a smaller image_height and image_width"
-        )
-    images = torch.empty(len(dataset.catalog), 3, height, width, dtype=torch.uint8)
+    paths = dataset.catalog["path"]
+    shape = (len(paths), 3, height, width)
+    facts = json.dumps([_DECODING, dataset.sha256(), *paths, *shape])
+    key = hashlib.sha256(facts.encode()).hexdigest()
+    file = dataset.path.parent / "cache" / f"images-{key[:32]}.npy"
     with Archive(dataset.path) as archive:
-        decoded = threaded(lambda path: _decode(archive, path, height, width), dataset.catalog["path"])
-        for index, image in enumerate(progress(decoded)):
-            images[index] = image
-    return images
+        decoded = threaded(lambda path: _decode(archive, path, height, width)[None], paths)
+        return arrays.collect(progress(decoded), shape, np.uint8, file, memory_bytes)
 
 
 def normalize(images: torch.Tensor, mean: Sequence[float], deviation: Sequence[float]) -> torch.Tensor:
@@ -45,31 +58,39 @@ def normalize(images: torch.Tensor, mean: Sequence[float], deviation: Sequence[f
     shape = (1, 3, 1, 1)
     shift = torch.tensor(mean, device=images.device).view(shape) * 255
     scale = torch.tensor(deviation, device=images.device).view(shape) * 255
-    return ((images - shift) / scale).contiguous(memory_format=torch.channels_last)
+    return (images - shift).div_(scale).contiguous(memory_format=torch.channels_last)
 
 
-def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def chances(count: int, seed: int, copy: int) -> torch.Tensor:
+    """(count, 7) random numbers in 0..1, a row for each image: how `augment` makes its `copy`.
+
+    Copy 0 is the image as it is; every other one is different, and the same again for the same seed.
+    """
+    if copy == 0:
+        return torch.full((count, 7), 0.5)
+    return torch.rand(count, 7, generator=torch.Generator().manual_seed(seed * 10_000 + copy))
+
+
+def augment(images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
     """Each image flipped left to right or not, turned, shifted, zoomed and lit a little anew: float in 0..255.
 
-    images: (N, 3, H, W) uint8 or float. generator: on the CPU, so that every device sees the same numbers.
+    images: (N, 3, H, W) uint8 or float. numbers: (N, 7) of `chances`; 0.5 everywhere leaves an image as it is.
     Nothing here makes a damaged thing intact or the reverse: what the turn uncovers is filled by mirroring.
     """
+    if (numbers == 0.5).all():
+        return images.float()
     count, _, height, width = images.shape
-
-    def draw(extent: float) -> torch.Tensor:
-        return (torch.rand(count, generator=generator) * 2 - 1) * extent
-
-    angle, zoom = torch.deg2rad(draw(_TURN_DEGREES)), 1 + draw(_ZOOM)
-    flip = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
+    extents = torch.tensor([1, _TURN_DEGREES, _ZOOM, _SHIFT, _SHIFT, _LIGHT, _LIGHT])
+    mirror, turn, zoom, across, down, light, contrast = ((numbers * 2 - 1) * extents).unbind(1)
+    angle, zoom, flip = torch.deg2rad(turn), 1 + zoom, torch.where(mirror < 0, -1.0, 1.0)
     cosine, sine, aspect = torch.cos(angle) * zoom, torch.sin(angle) * zoom, height / width
-    rows = [flip * cosine, -sine * aspect, draw(_SHIFT), flip * sine / aspect, cosine, draw(_SHIFT)]
-    light, contrast = 1 + draw(_LIGHT), 1 + draw(_LIGHT)
+    rows = [flip * cosine, -sine * aspect, across, flip * sine / aspect, cosine, down]
     theta = torch.stack(rows, 1).view(count, 2, 3).to(images.device)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     moved = F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=False)
     middle = moved.mean((1, 2, 3), keepdim=True)
-    light, contrast = (value.view(-1, 1, 1, 1).to(images.device) for value in (light, contrast))
-    return ((moved - middle) * contrast + middle * light).clamp(0, 255)
+    light, contrast = ((1 + value).view(-1, 1, 1, 1).to(images.device) for value in (light, contrast))
+    return moved.sub_(middle).mul_(contrast).add_(middle * light).clamp_(0, 255)
 
 
 def batches(rows: np.ndarray, size: int, generator: torch.Generator | None = None) -> list[torch.Tensor]:

@@ -22,6 +22,7 @@ from torchvision.models.vision_transformer import VisionTransformer
 
 from helpers.archives import Archive, ArchiveError, sha256, write_zip
 from helpers.catalog import Dataset
+from helpers.stages import head_name, split, stages
 
 FORMAT_VERSION = 1
 SMALL_CNN = "small_cnn"
@@ -80,13 +81,7 @@ def small_cnn(classes: int) -> nn.Sequential:
             nn.ReLU(),
             nn.MaxPool2d(2),
         ]
-    return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(after, classes))
-
-
-def head_name(network: nn.Module) -> str:
-    """The name of the layer that gives the logits: the last linear one, or in SqueezeNet the last convolution."""
-    layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
-    return layers[-1][0]
+    return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(after, classes))
 
 
 def input_size(network: nn.Module, architecture: str, height: int, width: int) -> tuple[int, int]:
@@ -98,17 +93,24 @@ def input_size(network: nn.Module, architecture: str, height: int, width: int) -
 
 
 def freeze(network: nn.Module, *, train: str) -> None:
-    """Let everything learn (train="all") or the head alone (train="head")."""
-    network.requires_grad_(train == "all")
-    network.get_submodule(head_name(network)).requires_grad_(True)
+    """Let only that part learn: "head", "last stage" (and the head), "all", or a stage's name; see `stages.split`."""
+    frozen, learning = split(network, train)
+    frozen.requires_grad_(False)
+    learning.requires_grad_(True)
 
 
-def training_mode(network: nn.Module) -> None:
-    """Training mode for what learns; what is frozen stays in evaluation mode, its batch statistics untouched."""
-    network.train()
-    if not all(parameter.requires_grad for parameter in network.parameters()):
-        network.eval()  # the backbone's dropout and stochastic depth rest too
-        network.get_submodule(head_name(network)).train()
+def training_mode(network: nn.Module, *, keep_norms: bool) -> None:
+    """Training mode for the stages that learn; frozen ones stay in evaluation mode, their statistics untouched.
+
+    keep_norms: batch normalization keeps its statistics everywhere, though its scale and shift may learn. Those of a
+    million photos are better than those of a small batch, and what was learned on them stays true.
+    """
+    network.eval()
+    for stage in stages(network).values():
+        stage.train(any(parameter.requires_grad for parameter in stage.parameters()))
+    for layer in network.modules():
+        if keep_norms and isinstance(layer, nn.BatchNorm2d):
+            layer.eval()
 
 
 def count_parameters(network: nn.Module, *, trainable: bool = False) -> int:

@@ -29,6 +29,21 @@ def one_thread():
         torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def full_precision():
+    """Answers worked out by hand are those of float32, whatever the hardware has."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "torch" in sys.modules:
+            patch.setattr("helpers.compute._cpu_has_bfloat16", lambda: False)
+        yield
+
+
+@pytest.fixture
+def half_precision(monkeypatch):
+    """As on a CPU that has bfloat16 in hardware."""
+    monkeypatch.setattr("helpers.compute._cpu_has_bfloat16", lambda: True)
+
+
 def write_dataset(path, pictures):
     """A `data.zip` like those of 01-DataPreparation. pictures: (label, view, item, split, image (H, W, 3) uint8)."""
     rows, members = [], []

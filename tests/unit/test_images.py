@@ -1,6 +1,5 @@
 import numpy as np
 import pandas as pd
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,13 +36,21 @@ def test_other_proportions_are_squeezed_so_that_nothing_at_the_edge_is_lost(make
     assert (squeezed[:, 5:] < 5).all()
 
 
-def test_too_many_images_are_refused_before_anything_is_read(dataset, tmp_path, monkeypatch):
-    unreadable = dataset._replace(path=tmp_path / "no.zip")
-    monkeypatch.setattr(images, "MEMORY_BYTES", 32 * 3 * 20 * 32 - 1)
-    with pytest.raises(MemoryError, match=r"32 images of 20 x 32 px take .*: choose a smaller image_height"):
-        images.load_images(unreadable, 20, 32)
-    monkeypatch.setattr(images, "MEMORY_BYTES", 32 * 3 * 20 * 32)  # exactly enough
-    assert len(images.load_images(dataset, 20, 32)) == 32
+def test_what_memory_cannot_hold_is_streamed_from_a_file_that_the_next_run_finds(make_dataset, tmp_path):
+    pictures = [("red", "", str(level), "train", np.full((4, 4, 3), level, np.uint8)) for level in range(9)]
+    dataset = make_dataset(tmp_path / "data.zip", pictures)
+    inside = images.load_images(dataset, 4, 4)
+    streamed = images.load_images(dataset, 4, 4, memory_bytes=9 * 48 - 1)
+    assert streamed.shape == (9, 3, 4, 4)
+    assert torch.equal(streamed[np.array([8, 0, 3])], inside[[8, 0, 3]])
+    (file,) = (tmp_path / "cache").iterdir()
+    written = file.stat().st_mtime_ns
+    seen = []
+    images.load_images(dataset, 4, 4, lambda rows: (seen.append(1) or row for row in rows), memory_bytes=0)
+    assert file.stat().st_mtime_ns == written
+    assert seen == []  # nothing was decoded again
+    images.load_images(dataset, 2, 4, memory_bytes=0)
+    assert len(list((tmp_path / "cache").iterdir())) == 2  # another size is another file
 
 
 def test_progress_sees_every_image(dataset):
@@ -60,17 +67,33 @@ def test_normalize_takes_mean_and_deviation_out_of_each_channel():
     assert torch.equal(images.normalize(pixels.float(), [0.0, 0.2, 0.5], [1.0, 0.2, 0.25]), normalized)
 
 
-def test_the_same_generator_augments_the_same_way(dataset):
+def test_the_same_numbers_augment_the_same_way_whatever_else_is_in_the_batch(dataset):
     loaded = images.load_images(dataset, 20, 32)
-    first, again, other = (images.augment(loaded, seeded(seed)) for seed in (3, 3, 4))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+    numbers, again, other = (images.chances(32, seed, 1) for seed in (3, 3, 4))
+    augmented = images.augment(loaded, numbers)
+    assert torch.equal(augmented[5:9], images.augment(loaded[5:9], again[5:9]))
+    assert not torch.equal(augmented, images.augment(loaded, other))
+
+
+def test_copy_zero_is_the_image_as_it_is_and_no_two_copies_are_alike(dataset):
+    loaded = images.load_images(dataset, 20, 32)
+    assert torch.equal(images.augment(loaded, images.chances(32, 0, 0)), loaded.float())
+    first, second = (images.augment(loaded, images.chances(32, 0, copy)) for copy in (1, 2))
+    assert (first - second).abs().mean((1, 2, 3)).min() > 0
+
+
+def test_the_numbers_that_change_nothing_change_nothing_on_the_long_way_either():
+    pixels = torch.randint(0, 256, (2, 3, 12, 20), dtype=torch.uint8, generator=seeded(0))
+    numbers = images.chances(2, 0, 0)
+    numbers[1] += 1e-9 * torch.arange(7)  # so little that nothing is seen of it, but no longer all 0.5
+    numbers[1, 3] = 0.5 + 1e-6
+    torch.testing.assert_close(images.augment(pixels, numbers)[0], pixels[0].float(), atol=0.01, rtol=0)
 
 
 def test_augmenting_keeps_shape_and_range_and_the_images_themselves():
     pixels = torch.randint(0, 256, (16, 3, 12, 20), dtype=torch.uint8, generator=seeded(0))
     before = pixels.clone()
-    augmented = images.augment(pixels, seeded(1))
+    augmented = images.augment(pixels, images.chances(16, 0, 1))
     assert augmented.shape == pixels.shape
     assert augmented.dtype == torch.float32
     assert 0 <= augmented.min() < augmented.max() <= 255
@@ -78,7 +101,7 @@ def test_augmenting_keeps_shape_and_range_and_the_images_themselves():
 
 
 def test_a_white_image_stays_plain_whatever_the_turn_and_changes_its_light_alone():
-    augmented = images.augment(torch.full((64, 3, 18, 32), 255, dtype=torch.uint8), seeded(0))
+    augmented = images.augment(torch.full((64, 3, 18, 32), 255, dtype=torch.uint8), images.chances(64, 0, 1))
     levels = augmented.mean((1, 2, 3))
     assert (augmented - levels.view(-1, 1, 1, 1)).abs().max() < 0.01  # no corner is uncovered
     assert levels.min() >= 255 * 0.85 - 0.01
@@ -89,7 +112,7 @@ def test_a_white_image_stays_plain_whatever_the_turn_and_changes_its_light_alone
 def test_about_half_of_the_images_are_flipped():
     pixels = torch.zeros(400, 3, 8, 16, dtype=torch.uint8)
     pixels[..., :4] = 200  # a mark at the left
-    augmented = images.augment(pixels, seeded(0))
+    augmented = images.augment(pixels, images.chances(400, 0, 1))
     left, right = augmented[..., :8].mean((1, 2, 3)), augmented[..., 8:].mean((1, 2, 3))
     assert (left - right).abs().min() > 50  # the mark is always at one side
     assert 160 < (right > left).sum() < 240  # four standard deviations
@@ -98,7 +121,7 @@ def test_about_half_of_the_images_are_flipped():
 def test_a_mark_hardly_moves_but_for_the_flip():
     pixels = torch.zeros(64, 3, 100, 100, dtype=torch.uint8)
     pixels[..., 48:52, 48:52] = 255  # in the middle, where a flip changes nothing
-    weight = images.augment(pixels, seeded(0)).mean(1)
+    weight = images.augment(pixels, images.chances(64, 0, 1)).mean(1)
     weight = weight * (weight > 60)
     rows = (weight.sum(2) * torch.arange(100)).sum(1) / weight.sum((1, 2))
     columns = (weight.sum(1) * torch.arange(100)).sum(1) / weight.sum((1, 2))

@@ -11,12 +11,12 @@ import torch
 import torchvision
 from torch import nn
 
-from helpers import networks
+from helpers import networks, stages
 from helpers.archives import ArchiveError, sha256, write_zip
 from helpers.networks import WeightsError
 
 HEADS = {  # one architecture of each family, and the layer that gives its logits
-    "small_cnn": "19",
+    "small_cnn": "18",
     "resnet18": "fc",
     "efficientnet_b0": "classifier.1",
     "mobilenet_v3_large": "classifier.3",
@@ -137,7 +137,7 @@ def test_half_precision_weights_load_as_float_all_but_the_head(small, tmp_path):
     rounded = {name: tensor.half().to(tensor.dtype) for name, tensor in small.state_dict().items()}
     for name, tensor in loaded.state_dict().items():
         assert tensor.dtype == rounded[name].dtype
-        assert name.startswith("19.") or torch.equal(tensor, rounded[name])
+        assert name.startswith("18.") or torch.equal(tensor, rounded[name])
     assert head_of(loaded).out_features == 3
 
 
@@ -145,14 +145,14 @@ def test_safetensors_fill_all_but_the_head(small, tmp_path):
     safetensors.torch.save_file(small.state_dict(), tmp_path / "weights.safetensors")
     torch.manual_seed(1)
     loaded = networks.build("small_cnn", 2, str(tmp_path / "weights.safetensors"))
-    assert same(loaded, small, but="19")
+    assert same(loaded, small, but="18")
     assert not torch.equal(head_of(loaded).weight, head_of(small).weight)
 
 
 def test_older_files_without_batch_counters_fit(small, tmp_path):
     state = {name: tensor for name, tensor in small.state_dict().items() if "num_batches_tracked" not in name}
     torch.save(state, tmp_path / "old.pth")
-    assert same(networks.build("small_cnn", 2, str(tmp_path / "old.pth")), small, but="19")
+    assert same(networks.build("small_cnn", 2, str(tmp_path / "old.pth")), small, but="18")
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_networks_published_for_inputs_from_minus_1_to_1_get_them_so(architectur
 def test_frozen_batch_norm_keeps_its_statistics_bit_for_bit(small):
     before = {name: tensor.clone() for name, tensor in small.state_dict().items()}
     networks.freeze(small, train="head")
-    networks.training_mode(small)
+    networks.training_mode(small, keep_norms=False)
     small(torch.rand(4, 3, 16, 16))
     assert all(torch.equal(tensor, before[name]) for name, tensor in small.state_dict().items())
     assert head_of(small).training
@@ -254,10 +254,20 @@ def test_frozen_batch_norm_keeps_its_statistics_bit_for_bit(small):
 
 def test_batch_norm_that_learns_counts_its_batches(small):
     networks.freeze(small, train="all")
-    networks.training_mode(small)
+    networks.training_mode(small, keep_norms=False)
     small(torch.rand(4, 3, 16, 16))
     assert small[1].num_batches_tracked == 1
-    assert all(layer.training for layer in small.modules())
+    assert all(layer.training for stage in stages.stages(small).values() for layer in stage.modules())
+
+
+def test_norms_that_are_kept_learn_their_scale_but_not_their_statistics(small):
+    networks.freeze(small, train="all")
+    networks.training_mode(small, keep_norms=True)
+    small(torch.rand(4, 3, 16, 16)).sum().backward()
+    assert small[1].num_batches_tracked == 0
+    assert torch.equal(small[1].running_mean, torch.zeros(16))
+    assert small[1].weight.grad is not None
+    assert small[2].training
 
 
 def test_a_copy_without_inplace_layers_leaves_the_network_as_it_was(network):

@@ -1,0 +1,78 @@
+"""Arrays with one row an image: in memory where they fit, else in a file that is read row by row."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+MEMORY_BYTES = 2**30  # what one array may take in memory
+
+
+class FileArray(NamedTuple):
+    """An array in an `.npy` file that can be indexed by rows like a tensor; memory stays flat however large it is."""
+
+    path: Path
+    shape: tuple[int, ...]
+
+    def __getitem__(self, rows: slice | np.ndarray | torch.Tensor) -> torch.Tensor:
+        """The rows as a tensor in memory. The file is mapped anew each time, so that no page of it stays resident."""
+        mapped = np.load(self.path, mmap_mode="r")
+        return torch.from_numpy(np.array(mapped[rows if isinstance(rows, slice) else np.asarray(rows)]))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+
+Array = torch.Tensor | FileArray
+
+
+def collect(
+    parts: Iterable[torch.Tensor], shape: tuple[int, ...], dtype: np.dtype, file: Path, memory_bytes: int = MEMORY_BYTES
+) -> Array:
+    """The parts below each other, (N, ...): in memory up to `memory_bytes`, else in `file`, for the next run too.
+
+    parts: consumed only where there is no such file yet. The file is written whole or not at all.
+    Raises ValueError where the parts do not add up to the shape.
+    """
+    if bytes_of(shape, dtype) <= memory_bytes:
+        array, filled = torch.from_numpy(np.empty(shape, dtype)), 0
+        for part in parts:
+            array[filled : filled + len(part)] = part
+            filled += len(part)
+        _check_rows(filled, shape)
+        return array
+    if not file.exists():
+        _write(parts, shape, dtype, file)
+    return FileArray(file, shape)
+
+
+def bytes_of(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    """What an array of that shape takes, in memory or on disk."""
+    return int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+
+
+def _write(parts: Iterable[torch.Tensor], shape: tuple[int, ...], dtype: np.dtype, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}.unfinished")
+    filled = 0
+    try:
+        with unfinished.open("wb") as stream:
+            header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(stream, header)
+            for part in parts:
+                stream.write(part.numpy().astype(dtype, copy=False).tobytes())
+                filled += len(part)
+        _check_rows(filled, shape)
+        os.replace(unfinished, file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _check_rows(filled: int, shape: tuple[int, ...]) -> None:
+    if filled != shape[0]:
+        raise ValueError(f"{filled} rows came where {shape[0]} were announced")

@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers import arrays
+
+SHAPE = (7, 2, 3)
+
+
+def rows():
+    return torch.arange(42, dtype=torch.float16).view(SHAPE)
+
+
+def parts(values):
+    yield from (values[:3], values[3:3], values[3:])
+
+
+def test_what_fits_stays_in_memory_and_no_file_is_written(tmp_path):
+    array = arrays.collect(parts(rows()), SHAPE, np.float16, tmp_path / "a.npy", memory_bytes=84)
+    assert isinstance(array, torch.Tensor)
+    assert torch.equal(array, rows())
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(chosen=st.lists(st.integers(0, 6), max_size=9))
+def test_a_file_gives_the_rows_that_memory_would(chosen, tmp_path_factory):
+    file = tmp_path_factory.mktemp("arrays") / "folder" / "a.npy"
+    array = arrays.collect(parts(rows()), SHAPE, np.float16, file, memory_bytes=83)
+    assert (len(array), array.shape) == (7, SHAPE)
+    for index in (np.array(chosen, int), torch.tensor(chosen, dtype=torch.long), slice(2, 5)):
+        assert torch.equal(array[index], rows()[index])
+    assert [entry.name for entry in file.parent.iterdir()] == ["a.npy"]
+
+
+def test_a_file_is_found_again_and_nothing_is_computed(tmp_path):
+    arrays.collect(parts(rows()), SHAPE, np.float16, tmp_path / "a.npy", memory_bytes=0)
+    computed = []
+    again = arrays.collect((computed.append(1) for _ in "x"), SHAPE, np.float16, tmp_path / "a.npy", memory_bytes=0)
+    assert torch.equal(again[:], rows())
+    assert computed == []
+
+
+@pytest.mark.parametrize("memory_bytes", [0, 10**6])
+def test_parts_that_do_not_add_up_leave_nothing(memory_bytes, tmp_path):
+    with pytest.raises(ValueError, match="6 rows came where 7 were announced"):
+        arrays.collect(parts(rows()[:6]), SHAPE, np.float16, tmp_path / "a.npy", memory_bytes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_write_that_breaks_off_leaves_nothing(tmp_path):
+    def breaks_off():
+        yield rows()[:3]
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        arrays.collect(breaks_off(), SHAPE, np.float16, tmp_path / "a.npy", memory_bytes=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_size_is_known_beforehand():
+    assert arrays.bytes_of((100_000, 3, 224, 224), np.uint8) == 15_052_800_000
+    assert arrays.bytes_of((2, 5), np.float16) == 20

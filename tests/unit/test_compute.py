@@ -1,0 +1,99 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from helpers import compute, networks, stages
+
+CPU = torch.device("cpu")
+
+
+def built(architecture):
+    torch.manual_seed(0)
+    network = networks.build(architecture, 3, "none")
+    for layer in network.modules():  # statistics as of a trained network, or folding them would prove nothing
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.normal_(0, 0.2)
+            layer.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+    return network
+
+
+FAMILIES = ["resnet18", "densenet121", "mobilenet_v2", "efficientnet_b0", "squeezenet1_1", "vgg11", "googlenet"]
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_folding_norms_changes_the_layers_and_not_the_function(architecture):
+    network, pixels = built(architecture).eval(), torch.randn(2, 3, 64, 64)
+    folded = compute.fold_norms(copy.deepcopy(network))
+    with torch.no_grad():
+        torch.testing.assert_close(folded(pixels), network(pixels), rtol=1e-3, atol=1e-4)
+    norms = [sum(isinstance(layer, nn.BatchNorm2d) for layer in one.modules()) for one in (network, folded)]
+    assert norms[1] < norms[0] or norms[0] == 0 or architecture == "googlenet"
+
+
+def test_a_network_whose_way_cannot_be_traced_stays_as_it_is():
+    class Branching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3)
+
+        def forward(self, pixels):
+            return self.norm(pixels) if pixels.sum() > 0 else pixels
+
+    network = Branching().eval()
+    assert compute.fold_norms(network) is network
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_inference_is_the_evaluation_of_the_network_and_leaves_it_alone(training):
+    network, pixels = built("small_cnn").train(training), torch.randn(2, 3, 32, 32)
+    before = copy.deepcopy(network.state_dict())
+    with torch.no_grad():
+        expected = copy.deepcopy(network).eval()(pixels)
+    torch.testing.assert_close(compute.inference(network, CPU)(pixels), expected, rtol=1e-4, atol=1e-5)
+    assert all(layer.training is training for layer in network.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.usefixtures("half_precision")
+def test_on_a_cpu_with_bfloat16_all_but_the_training_of_depth_wise_networks_is_in_it():
+    full, depth_wise = built("resnet18"), built("mobilenet_v2")
+    assert compute.precision(full, CPU, learning=True) == torch.bfloat16
+    assert compute.precision(full, CPU, learning=False) == torch.bfloat16
+    assert compute.precision(depth_wise, CPU, learning=True) == torch.float32
+    assert compute.precision(depth_wise, CPU, learning=False) == torch.bfloat16
+    with compute.autocast(full, CPU, learning=True):
+        assert full(torch.randn(2, 3, 64, 64)).dtype == torch.bfloat16
+    assert compute.inference(full, CPU)(torch.randn(2, 3, 64, 64)).dtype == torch.float32
+
+
+def test_without_it_all_is_in_float32():
+    network = built("resnet18")
+    assert compute.precision(network, CPU, learning=False) == torch.float32
+    with compute.autocast(network, CPU, learning=True):
+        assert network(torch.randn(2, 3, 64, 64)).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("bfloat16", "expected"), [(True, torch.bfloat16), (False, torch.float16)], ids=["new GPU", "old GPU"]
+)
+def test_a_gpu_takes_bfloat16_where_it_has_it_and_float16_elsewhere(bfloat16, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bfloat16)
+    assert compute.precision(built("mobilenet_v2"), torch.device("cuda"), learning=True) == expected
+
+
+def test_depth_wise_is_told_from_grouped_and_full():
+    assert compute._is_depth_wise(nn.Conv2d(8, 8, 3, groups=8))
+    assert not compute._is_depth_wise(nn.Conv2d(8, 8, 3, groups=2))
+    assert not compute._is_depth_wise(nn.Conv2d(1, 8, 3))
+
+
+def test_the_pieces_of_a_network_fold_as_the_whole_does():
+    network, pixels = built("mobilenet_v2").eval(), torch.randn(2, 3, 64, 64)
+    frozen, learning = stages.split(network, "last stage")
+    with torch.no_grad():
+        torch.testing.assert_close(
+            learning(compute.inference(frozen, CPU)(pixels)), network(pixels), rtol=1e-3, atol=1e-4
+        )
