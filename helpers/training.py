@@ -1,65 +1,57 @@
-"""The training loop: phases, schedule, early stopping, and a checkpoint after every epoch to go on from."""
+"""The training loop: every phase of a recipe, early stopping, and a checkpoint after every epoch to go on from.
+
+As a command, on one processor or with `torchrun` on many, from data.zip to models.zip:
+torchrun --nproc-per-node 2 -m helpers.training transfer/data.zip transfer/models.zip --architecture resnet18
+"""
 
 from __future__ import annotations
 
-import contextlib
+import argparse
 import hashlib
 import json
 import math
-import os
+import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import safetensors
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from helpers.images import augment, batches, normalize
-from helpers.networks import IMAGENET_NORMALIZATION, freeze, load_state, to_bytes, training_mode
+from helpers import activations, catalog, checkpoints, compute, distributed, heads, networks, session, stages
+from helpers.arrays import Array
+from helpers.catalog import Dataset
+from helpers.images import Examples, batches, load_images, rows_where
+from helpers.networks import Model, load_state
+from helpers.recipes import Loss, Phase, Recipe, learning_rate_factor, loss_function, next_epoch, rounds
 
-_WARM_UP_FRACTION = 0.1  # of a phase's steps, in which the learning rate climbs
+_DEFAULT_RECIPE = {
+    "phases": [("head", "head", 4), ("fine-tuning", "last stage", 12, 2e-4)],
+    "batch_size": 16,
+    "seed": 0,
+}
+_SOLVED_ROWS = 8192  # of features at once
+_FIRST_SCALE = 1024.0  # of float16 gradients, at the beginning of an epoch
 
-Tensors = dict[str, torch.Tensor]
-
-
-class Phase(NamedTuple):
-    """A stretch of epochs in which the same part of the network learns: train is "head" or "all"."""
-
-    name: str
-    train: str
-    epochs: int
-    learning_rate: float
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that a training run depends on besides its data and its network; the card keeps it.
-
-    patience: epochs without a lower validation loss that end a phase. normalization: see `images.normalize`.
-    """
-
-    phases: Sequence[Phase]
-    batch_size: int
-    seed: int
-    label_smoothing: float = 0.05
-    weight_decay: float = 0.01
-    patience: int = 8
-    normalization: dict[str, list[float]] = field(default_factory=lambda: IMAGENET_NORMALIZATION)
+Report = Callable[[str], None]
 
 
-class Examples(NamedTuple):
-    """What to learn from: images (N, 3, H, W) uint8, labels (N,) int, and which rows are for what."""
+class _Stretch(NamedTuple):
+    """What a phase works with: the part that learns, what it is fed with, and who moves its weights."""
 
-    images: torch.Tensor
-    labels: np.ndarray
-    train: np.ndarray
-    validation: np.ndarray
+    phase: Phase
+    network: nn.Module
+    examples: Examples
+    recipe: Recipe
+    device: torch.device
+    loss: Loss
+    learning: nn.Module
+    inputs: activations.Inputs | activations.Remembered
+    optimizer: torch.optim.Optimizer | None
 
 
 def train(
@@ -68,109 +60,67 @@ def train(
     recipe: Recipe,
     device: torch.device,
     *,
+    cache: Path,
     checkpoint: Path | None = None,
     identity: str = "",
-    report: Callable[[str], None] = print,
+    report: Report = print,
 ) -> pd.DataFrame:
     """Train in place, end with the weights of the best epoch, and return the history, one row an epoch.
 
     Best is the lowest validation loss; every phase starts from the best so far. Losses are means over samples.
-    checkpoint: a file written after every epoch. A run that finds its own goes on from there, with the result of an
-    unbroken one; `identity` (data, architecture, weights) and the recipe tell whose it is.
-    Raises ValueError where a split is empty, and FloatingPointError where the loss is no longer a number.
+    cache: a folder for activations that memory cannot hold. checkpoint: a file written after every epoch. A run that
+    finds its own goes on from there, with the result of an unbroken one; identity and recipe tell whose it is.
+    Raises ValueError where a split or the recipe is empty, FloatingPointError where the loss is no longer a number.
     """
-    for split in ("train", "validation"):
-        if not len(getattr(examples, split)):
-            raise ValueError(f"The {split} split is empty: prepare the data with a larger {split} fraction")
+    _check(examples, recipe)
     key = hashlib.sha256(json.dumps([identity, asdict(recipe)]).encode()).hexdigest()
+    report = report if distributed.is_first() else lambda line: None
     network.to(device, memory_format=torch.channels_last)
-    history, best, optimizer = _resume(checkpoint, key, network, recipe) or ([], {}, None)
-    if history:
-        report(f"Going on after epoch {len(history)} of an earlier run")
+    state = _resume(checkpoint, key, network, report)
+    history, best, stretch = state.history, state.best, None
+    setting = activations.Setting(recipe.seed, recipe.normalization, device, cache)
     while upcoming := next_epoch(history, recipe):
         phase, epoch = upcoming
-        if epoch == 0:
-            load_state(network, best or network.state_dict())
-            optimizer = _start_phase(network, phase, recipe)
-        row = _epoch(network, optimizer, examples, recipe, phase, epoch, number=len(history) + 1)
+        number, started = len(history) + 1, time.perf_counter()
+        if stretch is None or stretch.phase != phase:
+            stretch = None  # lets go of its activations
+            if epoch == 0:
+                load_state(network, best or network.state_dict())
+            stretch = _start(network, examples, recipe, phase, setting, report, state if epoch else None)
+        figures = _solve(stretch) if phase.train == stages.HEAD else _learn(stretch, epoch, number)
+        row = {"epoch": number, "phase": phase.name, **figures, "seconds": time.perf_counter() - started}
         row["best"] = row["validation_loss"] < min((old["validation_loss"] for old in history), default=math.inf)
         history.append(row)
         if row["best"]:
             best = {name: tensor.cpu().clone() for name, tensor in network.state_dict().items()}
-        report(describe_epoch(row, sum(phase.epochs for phase in recipe.phases)))
-        if checkpoint:
-            _save(checkpoint, key, history, best, network, optimizer)
+        report(describe_epoch(row, sum(rounds(phase) for phase in recipe.phases)))
+        if checkpoint and distributed.is_first():
+            checkpoints.save(checkpoint, key, history, best, network, stretch.optimizer)
     load_state(network, best)
     network.eval()
     return pd.DataFrame(history)
 
 
-def next_epoch(history: Sequence[dict], recipe: Recipe) -> tuple[Phase, int] | None:
-    """The phase of the next epoch and that epoch's number in it, from 0; None where training is over."""
-    started = [row["phase"] for row in history]
-    for position, phase in enumerate(recipe.phases):
-        if any(later.name in started for later in recipe.phases[position + 1 :]):
-            continue
-        rows = [row for row in history if row["phase"] == phase.name]
-        stale = len(rows) >= recipe.patience and not any(row["best"] for row in rows[-recipe.patience :])
-        if len(rows) < phase.epochs and not stale:
-            return phase, len(rows)
-    return None
+def _resume(checkpoint: Path | None, key: str, network: nn.Module, report: Report) -> checkpoints.State:
+    """The state of an unfinished run, its weights in the network; an empty one where there is none."""
+    state = checkpoints.load(checkpoint, key) if checkpoint else None
+    if state is None:
+        return checkpoints.State([], {}, {}, {})
+    load_state(network, state.network)
+    report(f"Going on after epoch {len(state.history)} of an earlier run")
+    return state
 
 
-def learning_rate_factor(step: int, steps: int) -> float:
-    """Share of the learning rate at a step of a phase: a linear warm-up, then half a cosine down to zero.
-
-    Source: Loshchilov and Hutter (2017), SGDR; Goyal et al. (2017) for the warm-up.
-    """
-    warm_up = max(1, round(_WARM_UP_FRACTION * steps))
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
-
-
-def class_weights(labels: np.ndarray, classes: int) -> torch.Tensor:
-    """(C,) weights that give every class the same total, and 1 on average over the samples; 0 for an absent one."""
-    counts = np.bincount(labels, minlength=classes)
-    present = counts > 0
-    return torch.tensor(np.where(present, len(labels) / (present.sum() * counts.clip(1)), 0), dtype=torch.float32)
-
-
-def predict(
-    network: nn.Module,
-    images: torch.Tensor,
-    rows: np.ndarray,
-    device: torch.device,
-    *,
-    normalization: dict[str, list[float]],
-    batch_size: int = 32,
-) -> np.ndarray:
-    """(len(rows), C) probabilities; the network is left in the mode it was in."""
-    was_training = network.training
-    network.to(device).eval()
-    parts = []
-    with torch.inference_mode(), _autocast(device):
-        for batch in batches(rows, batch_size):
-            logits = network(normalize(images[batch].to(device), **normalization))
-            parts.append(logits.float().softmax(1).cpu())
-    network.train(was_training)
-    return torch.cat(parts).numpy()
-
-
-def milliseconds_per_image(
-    network: nn.Module, images: torch.Tensor, device: torch.device, *, normalization: dict[str, list[float]]
-) -> float:
-    """Time of one image in a batch of 32, normalization included: the median of 5 after a warm-up."""
-    rows, times = np.arange(min(32, len(images))), []
-    for _ in range(6):
-        started = time.perf_counter()
-        predict(network, images, rows, device, normalization=normalization)
-        times.append((time.perf_counter() - started) * 1000 / len(rows))
-    return float(np.median(times[1:]))
+def _check(examples: Examples, recipe: Recipe) -> None:
+    for split in ("train", "validation"):
+        if not len(getattr(examples, split)):
+            raise ValueError(f"The {split} split is empty: prepare the data with a larger {split} fraction")
+    if not any(rounds(phase) for phase in recipe.phases):
+        raise ValueError("The recipe has no epochs: ask for copies to solve the head on, or for epochs of fine-tuning")
 
 
 def seed_epoch(seed: int, number: int) -> torch.Generator:
-    """Seed dropout, and return a generator for order and augmentation: an epoch's random numbers follow from these."""
+    """Seed dropout, and return a generator for the order: an epoch's random numbers follow from seed and number."""
     torch.manual_seed(seed * 10_000 + number)
     return torch.Generator().manual_seed(seed * 10_000 + number)
 
@@ -184,140 +134,197 @@ def describe_epoch(row: dict, epochs: int) -> str:
     )
 
 
-def _epoch(
+def _start(
     network: nn.Module,
-    optimizer: torch.optim.Optimizer,
     examples: Examples,
     recipe: Recipe,
     phase: Phase,
-    epoch: int,
-    number: int,
-) -> dict[str, object]:
-    """One row of the history: train on all examples once, and validate."""
-    started = time.perf_counter()
-    train_loss, train_accuracy, samples = _learn(network, optimizer, examples, recipe, phase, epoch, number)
-    validation_loss, validation_accuracy = _validate(network, examples, recipe)
-    if not math.isfinite(train_loss + validation_loss):
-        raise FloatingPointError(
-            f"The loss of epoch {number} is no longer a number: choose a lower {phase.name} learning rate"
-        )
-    return {
-        "epoch": number,
-        "phase": phase.name,
-        "learning_rate": optimizer.param_groups[0]["lr"],
-        "train_loss": train_loss,
-        "train_accuracy": train_accuracy,
-        "validation_loss": validation_loss,
-        "validation_accuracy": validation_accuracy,
-        "samples": samples,
-        "seconds": time.perf_counter() - started,
-    }
-
-
-def _learn(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    examples: Examples,
-    recipe: Recipe,
-    phase: Phase,
-    epoch: int,
-    number: int,
-) -> tuple[float, float, int]:
-    """Mean loss, accuracy and samples of an epoch; its random numbers follow from the seed and its number alone."""
-    device = next(network.parameters()).device
-    loss_sum, hits_sum, samples = 0.0, 0, 0
-    training_mode(network)
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        generator = seed_epoch(recipe.seed, number)
-        order = batches(examples.train, recipe.batch_size, generator)
-        for step, rows in enumerate(order):
-            factor = learning_rate_factor(epoch * len(order) + step, phase.epochs * len(order))
-            optimizer.param_groups[0]["lr"] = phase.learning_rate * factor
-            loss, hits = _forward(network, augment(examples.images[rows].to(device), generator), rows, examples, recipe)
-            optimizer.zero_grad(set_to_none=True)
-            (loss / len(rows)).backward()
-            optimizer.step()
-            loss_sum, hits_sum, samples = loss_sum + loss.item(), hits_sum + hits, samples + len(rows)
-    return loss_sum / samples, hits_sum / samples, samples
-
-
-def _validate(network: nn.Module, examples: Examples, recipe: Recipe) -> tuple[float, float]:
-    """Mean loss and accuracy over the validation examples."""
-    device = next(network.parameters()).device
-    loss_sum, hits_sum = 0.0, 0
-    network.eval()
-    with torch.inference_mode():
-        for rows in batches(examples.validation, recipe.batch_size):
-            loss, hits = _forward(network, examples.images[rows].to(device), rows, examples, recipe)
-            loss_sum, hits_sum = loss_sum + loss.item(), hits_sum + hits
-    return loss_sum / len(examples.validation), hits_sum / len(examples.validation)
-
-
-def _forward(
-    network: nn.Module, images: torch.Tensor, rows: torch.Tensor, examples: Examples, recipe: Recipe
-) -> tuple[torch.Tensor, int]:
-    """Sum of the losses over a batch, and how many it has right."""
-    targets = torch.as_tensor(examples.labels[rows.numpy()], device=images.device)
-    with _autocast(images.device):
-        logits = network(normalize(images, **recipe.normalization)).float()
-    weights = class_weights(examples.labels[examples.train], logits.shape[1])
-    loss = F.cross_entropy(
-        logits, targets, weights.to(images.device), label_smoothing=recipe.label_smoothing, reduction="sum"
+    setting: activations.Setting,
+    report: Report,
+    resumed: checkpoints.State | None,
+) -> _Stretch:
+    """Freeze what does not learn and, where that pays, run it once for all epochs. resumed: amid a phase."""
+    frozen, learning = stages.split(network, phase.train)
+    networks.freeze(network, train=phase.train)
+    classes = len(network.get_submodule(stages.head_name(network)).weight)
+    loss = loss_function(examples.labels[examples.train], classes, recipe.label_smoothing, setting.device)
+    if phase.train == stages.HEAD:
+        inputs = activations.remember(frozen, examples, setting, phase.epochs, report)
+        return _Stretch(phase, network, examples, recipe, setting.device, loss, learning, inputs, None)
+    inputs = activations.prepare(frozen, examples, setting, epochs=phase.epochs, copies=recipe.copies, report=report)
+    optimizer = torch.optim.AdamW(
+        learning.parameters(),
+        phase.learning_rate,
+        weight_decay=recipe.weight_decay,
+        fused=setting.device.type in ("cpu", "cuda"),
     )
-    return loss, int((logits.argmax(1) == targets).sum())
+    if resumed:
+        checkpoints.restore(optimizer, resumed)
+    learning = distributed.parallel(learning)
+    return _Stretch(phase, network, examples, recipe, setting.device, loss, learning, inputs, optimizer)
 
 
-def _autocast(device: torch.device) -> contextlib.AbstractContextManager:
-    """bfloat16 where a GPU has it in hardware; elsewhere the numbers as they are."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.autocast("cuda", torch.bfloat16)
-    return contextlib.nullcontext()
+def _learn(stretch: _Stretch, epoch: int, number: int) -> dict[str, float]:
+    """Learn from all examples once and validate. Its random numbers follow from the seed and its number alone."""
+    _, network, examples, recipe, device, loss, learning, inputs, optimizer = stretch
+    labels = torch.as_tensor(examples.labels[examples.train], device=device)
+    half = compute.precision(learning, device, learning=True) == torch.float16
+    scaler = torch.amp.GradScaler(device.type, _FIRST_SCALE, enabled=half)
+    sums = []
+    networks.training_mode(network, keep_norms=recipe.keep_norms)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), distributed.whole_batches(network):
+        order = batches(np.arange(len(labels)), recipe.batch_size, seed_epoch(recipe.seed, number))
+        for step, positions in enumerate(order):
+            factor = learning_rate_factor(epoch * len(order) + step, stretch.phase.epochs * len(order))
+            optimizer.param_groups[0]["lr"] = stretch.phase.learning_rate * factor
+            own = distributed.share(positions)
+            values, truth = inputs.train(epoch, own), labels[own.to(device)]
+            with compute.autocast(learning, device, learning=True):
+                logits = learning(values)
+            batch_loss = loss(logits, truth)
+            optimizer.zero_grad(set_to_none=True)
+            # Processes average their gradients: so the sum of their parts becomes the mean over the batch.
+            scaler.scale(batch_loss * distributed.processes() / len(positions)).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            sums.append(_sums(batch_loss, logits, truth))
+    sums = distributed.total(torch.stack(sums).sum(0))
+    learned = {"learning_rate": optimizer.param_groups[0]["lr"]} | _means("train", sums) | _validate(stretch)
+    if not math.isfinite(learned["train_loss"] + learned["validation_loss"]):
+        raise FloatingPointError(
+            f"The loss of epoch {number} is no longer a number: choose a lower {stretch.phase.name} learning rate"
+        )
+    return learned | {"samples": int(sums[2])}
 
 
-def _start_phase(network: nn.Module, phase: Phase, recipe: Recipe) -> torch.optim.Optimizer:
-    freeze(network, train=phase.train)
-    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    return torch.optim.AdamW(learning, phase.learning_rate, weight_decay=recipe.weight_decay)
+def _validate(stretch: _Stretch) -> dict[str, float]:
+    """Mean loss and accuracy over the validation examples, each counted once however many processes share them."""
+    labels = torch.as_tensor(stretch.examples.labels[stretch.examples.validation], device=stretch.device)
+    sums = []
+    stretch.network.eval()
+    for positions in batches(np.arange(len(labels)), stretch.recipe.batch_size):
+        own = distributed.share(positions)
+        with torch.inference_mode(), compute.autocast(stretch.learning, stretch.device, learning=False):
+            logits = stretch.learning(stretch.inputs.validation(own))
+        truth = labels[own.to(stretch.device)]
+        sums.append(_sums(stretch.loss(logits, truth), logits, truth))
+    return _means("validation", distributed.total(torch.stack(sums).sum(0)))
 
 
-def _save(
-    checkpoint: Path, key: str, history: list[dict], best: Tensors, network: nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
-    """Write the checkpoint whole, or leave the one before."""
-    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
-    for index, slots in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{slot}": tensor for slot, tensor in slots.items()}
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = checkpoint.with_name(f".{checkpoint.name}.unfinished")
-    unfinished.write_bytes(to_bytes(tensors, {"key": key, "history": json.dumps(history)}))
-    os.replace(unfinished, checkpoint)
+def _solve(stretch: _Stretch) -> dict[str, float]:
+    """Put the solved head into the network; the figures are those of the features that it was solved and chosen on."""
+    head, examples = stretch.network.get_submodule(stages.head_name(stretch.network)), stretch.examples
+    features = {}
+    for split, values in stretch.inputs._asdict().items():
+        labels = examples.labels[getattr(examples, split)]
+        copies = len(values) // len(labels)
+        features[split] = heads.Features(values, torch.as_tensor(np.tile(labels, copies), device=stretch.device))
+    solution = heads.solve(**features, classes=len(head.weight), loss=stretch.loss, device=stretch.device)
+    with torch.no_grad():
+        head.weight.copy_(solution.weight.view_as(head.weight))
+        head.bias.copy_(solution.bias)
+    figures = {"learning_rate": 0.0}
+    for split, (values, labels) in features.items():
+        sums = []
+        for rows in batches(np.arange(len(labels)), _SOLVED_ROWS):
+            logits = solution.logits(values[rows].to(stretch.device))
+            sums.append(_sums(stretch.loss(logits, labels[rows]), logits, labels[rows]))
+        figures |= _means(split, torch.stack(sums).sum(0))
+    return figures | {"samples": len(stretch.inputs.train)}
 
 
-def _resume(
-    checkpoint: Path | None, key: str, network: nn.Module, recipe: Recipe
-) -> tuple[list[dict], Tensors, torch.optim.Optimizer | None] | None:
-    """History, best weights and optimizer of an unfinished run, its weights in the network; None where none fits."""
-    if not (checkpoint and checkpoint.exists()):
-        return None
-    with safetensors.safe_open(checkpoint, "pt") as file:
-        metadata = file.metadata()
-        if metadata["key"] != key:
-            return None
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    parts: dict[str, Tensors] = {"network": {}, "best": {}, "optimizer": {}}
-    for name, tensor in tensors.items():
-        part, _, rest = name.partition(".")
-        parts[part][rest] = tensor
-    history = json.loads(metadata["history"])
-    load_state(network, parts["network"])
-    upcoming = next_epoch(history, recipe)
-    optimizer = None
-    if upcoming and upcoming[1] > 0:
-        optimizer = _start_phase(network, upcoming[0], recipe)
-        slots: dict[int, Tensors] = {}
-        for name, tensor in parts["optimizer"].items():
-            index, _, slot = name.partition(".")
-            slots.setdefault(int(index), {})[slot] = tensor
-        optimizer.load_state_dict(optimizer.state_dict() | {"state": slots})
-    return history, parts["best"], optimizer
+def _sums(loss: torch.Tensor, logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """(3,) on the device, so that nothing waits: the summed loss of a batch, how many it has right, and of how many."""
+    hits, count = (logits.argmax(1) == truth).sum(), torch.tensor(len(truth), device=loss.device)
+    return torch.stack([loss.detach().double(), hits.double(), count.double()])
+
+
+def _means(split: str, sums: torch.Tensor) -> dict[str, float]:
+    """Loss and accuracy, weighed by sample."""
+    loss, hits, count = sums.tolist()
+    return {f"{split}_loss": loss / count, f"{split}_accuracy": hits / count}
+
+
+def fit(
+    architecture: str,
+    weights: str,
+    dataset: Dataset,
+    images: Array,
+    views: list[str],
+    recipe: Recipe,
+    device: torch.device,
+    *,
+    folder: Path,
+    report: Report = print,
+) -> Model:
+    """A new network, trained on the images of these views, and its card.
+
+    weights: see `networks.build`. images: (N, 3, H, W) uint8, a row for each of the data set's catalog.
+    folder: for checkpoint and cache; a run that is repeated goes on from there.
+    """
+    torch.manual_seed(recipe.seed)
+    network = networks.build(architecture, len(dataset.classes), weights)
+    card = networks.describe(architecture, dataset, views=views, size=tuple(images.shape[2:]), weights=weights)
+    labels = dataset.catalog["label"].map(dataset.classes.index).to_numpy()
+    rows = [rows_where(dataset.catalog, split=split, view=views) for split in ("train", "validation")]
+    identity = json.dumps([card, asdict(recipe)])
+    checkpoint = folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.safetensors"
+    examples = Examples(images, labels, *rows)
+    history = train(
+        network, examples, recipe, device, cache=folder, checkpoint=checkpoint, identity=identity, report=report
+    )
+    return Model(network, card | {"training": asdict(recipe), "history": history.to_dict("records")})
+
+
+def main() -> None:
+    """Train one network as the command line says, in all processes that `torchrun` started; the first one saves it."""
+    parser = argparse.ArgumentParser(prog="helpers.training", description=__doc__)
+    parser.add_argument("data_archive", type=Path, help="what 01-DataPreparation wrote")
+    parser.add_argument("output_archive", type=Path, help="where the network goes")
+    parser.add_argument("--architecture", required=True, help="a classification network of torchvision, or small_cnn")
+    parser.add_argument("--weights", default="imagenet", help='"imagenet", "none" or a path')
+    parser.add_argument("--views", nargs="*", help="the views to learn from; all, if not given")
+    parser.add_argument("--image-height", type=int, default=224, help="px")
+    parser.add_argument("--image-width", type=int, default=384, help="px")
+    parser.add_argument("--device", default="auto", help='"auto", "cpu", "cuda", "mps"')
+    parser.add_argument("--recipe", type=json.loads, default={}, help="fields of Recipe as JSON, as a card holds them")
+    wanted = parser.parse_args()
+    device = distributed.start(session.pick_device(wanted.device))
+    try:
+        dataset = catalog.load(wanted.data_archive)
+        network = networks.build(wanted.architecture, len(dataset.classes), "none")
+        size = networks.input_size(network, wanted.architecture, wanted.image_height, wanted.image_width)
+        recipe = Recipe(**_DEFAULT_RECIPE | wanted.recipe)
+        folder = wanted.output_archive.parent / "checkpoints"
+        model = fit(
+            wanted.architecture,
+            wanted.weights,
+            dataset,
+            _load_together(dataset, *size),
+            wanted.views or dataset.views or [""],
+            replace(recipe, phases=[Phase(*phase) for phase in recipe.phases]),
+            device,
+            folder=folder,
+        )
+        if distributed.is_first():
+            best = (
+                pd.DataFrame(model.card["history"]).query("best").iloc[[-1]].set_index(pd.Index([wanted.architecture]))
+            )
+            print(networks.save_models(wanted.output_archive, {wanted.architecture: model}, best))
+            shutil.rmtree(folder)
+    finally:
+        distributed.stop()
+
+
+def _load_together(dataset: Dataset, height: int, width: int) -> Array:
+    """The images, of which the processes of one machine share one copy, in a file."""
+    if distributed.processes() == 1:
+        return load_images(dataset, height, width)
+    if distributed.is_first_here():
+        load_images(dataset, height, width, memory_bytes=0)
+    distributed.wait()
+    return load_images(dataset, height, width, memory_bytes=0)
+
+
+if __name__ == "__main__":
+    main()

@@ -39,11 +39,10 @@ def folder(tmp_path_factory):
         weights={name: str(SHARED / "weights" / f"{name}-imagenet.pth") for name in ARCHITECTURES},
         image_height=216,
         image_width=384,
-        frozen_epochs=1,
-        fine_tuning_epochs=9,
+        head_copies=2,
+        fine_tuning_epochs=6,
         batch_size=8,
-        patience=9,
-        fine_tuning_rate=0.0003,
+        fine_tuning_rate=0.00005,
     )
     run(
         "03-ModelInterpretability",

@@ -12,10 +12,9 @@ from helpers import attribution
 CPU = torch.device("cpu")
 
 
-def explain(network, images, targets, baseline, normalization, steps=8):
-    return attribution.integrated_gradients(
-        network, images, targets, baseline, steps=steps, normalization=normalization, device=CPU
-    )
+def explain(network, images, targets, baseline, normalization, steps=8, error_bound=1.0):
+    how = {"steps": steps, "error_bound": error_bound, "normalization": normalization, "device": CPU}
+    return attribution.integrated_gradients(network, images, targets, baseline, **how)
 
 
 def noise(count, height=4, width=5):
@@ -57,6 +56,14 @@ def test_too_few_steps_show_in_the_error(network, halves):
     assert one.error.tolist() == [1]  # the only step falls on the bend of the ReLU: nothing is seen of the change
 
 
+@pytest.mark.parametrize(("baseline", "steps"), [("gray", 1), ("black", 2)])
+def test_only_an_image_whose_error_needs_it_gets_more_steps(network, halves, baseline, steps):
+    """From gray the way to blue is straight; from black it bends in the middle, where a single step would fall."""
+    found = explain(network, plain((0, 0, 255)), [0], baseline, halves, steps=1, error_bound=0.2)
+    assert found.steps.tolist() == [steps]
+    assert found.error.max() < 1e-6
+
+
 def test_the_network_is_left_as_it_was(network, halves):
     network.train()
     network[0].requires_grad_(False)
@@ -88,7 +95,7 @@ def test_the_internal_batch_grows_with_the_memory_within_bounds():
     image = torch.zeros(1, 3, 4, 5)
     needed = 3 * 4 * 5 * 4  # a sigmoid keeps its output, in bytes of float
     sizes = [attribution.internal_batch_size(nn.Sigmoid(), image, needed * count) for count in (0, 1, 7, 64, 10**6)]
-    assert sizes == [1, 1, 7, 64, 64]
+    assert sizes == [1, 1, 7, 16, 16]
     twice = nn.Sequential(nn.Sigmoid(), nn.Sigmoid())
     assert attribution.internal_batch_size(twice, image, needed * 7) == 3
 
@@ -98,7 +105,7 @@ def test_the_internal_batch_changes_nothing_but_the_memory(network, halves, monk
     whole = explain(network, images, [0], "black", halves)
     monkeypatch.setattr(attribution, "internal_batch_size", lambda *_: 3)
     parts = explain(network, images, [0], "black", halves)
-    assert (whole.internal_batch_size, parts.internal_batch_size) == (64, 3)
+    assert (whole.internal_batch_size, parts.internal_batch_size) == (16, 3)
     np.testing.assert_allclose(parts.maps, whole.maps, atol=1e-6)
 
 

@@ -46,9 +46,10 @@ def reached(module):
 
 
 def public_functions(module):
-    """Those of the module and the methods of its classes."""
+    """Those of the module and the methods of its public classes."""
     body = tree(module).body
-    nodes = body + [node for owner in body if isinstance(owner, ast.ClassDef) for node in owner.body]
+    classes = [node for node in body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+    nodes = body + [node for owner in classes for node in owner.body]
     return [node for node in nodes if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
 
 

@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,8 +9,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from helpers import images, networks, training
-from helpers.training import Examples, Phase, Recipe
+from helpers import images, networks, predict, recipes, training
+from helpers.images import Examples
+from helpers.recipes import Phase, Recipe
 
 CPU = torch.device("cpu")
 RIGHT, WRONG = math.log1p(math.exp(-2)), math.log1p(math.exp(2))  # the loss of logits (1, -1) and of (-1, 1)
@@ -34,7 +36,8 @@ def plain(colors):
 
 
 def run(network, examples, recipe, **options):
-    return training.train(network, examples, recipe, CPU, **({"report": lambda line: None} | options))
+    options = {"cache": Path("never written"), "report": lambda line: None} | options
+    return training.train(network, examples, recipe, CPU, **options)
 
 
 def comparable(history):
@@ -54,8 +57,8 @@ def eight():
 
 @pytest.fixture(scope="module")
 def recipe():
-    """Two short phases, with dropout, augmentation and batch norm in what they train."""
-    phases = [Phase("frozen", "head", 2, 0.01), Phase("fine-tuning", "all", 3, 0.003)]
+    """All kinds of phases, with augmentation and batch norm in what they train."""
+    phases = [Phase("head", "head", 2), Phase("half", "stage 3", 2, 0.001), Phase("whole", "all", 2, 0.001)]
     return Recipe(phases, batch_size=3, seed=5)
 
 
@@ -78,20 +81,22 @@ def still(halves):
 
 def test_eight_images_are_learned_by_heart(eight):
     network = small()
-    history = run(network, eight, Recipe([Phase("all", "all", 25, 0.002)], 8, seed=0, label_smoothing=0.0))
+    history = run(network, eight, Recipe([Phase("all", "all", 25, 0.002)], 8, 0, label_smoothing=0.0, keep_norms=False))
     assert history["validation_accuracy"].iloc[-1] == 1
     assert history["validation_loss"].min() < 0.1 < history["validation_loss"].iloc[0]
     normalization = networks.IMAGENET_NORMALIZATION
-    answers = training.predict(network, eight.images, np.arange(8), CPU, normalization=normalization)
+    answers = predict.probabilities(network, eight.images, np.arange(8), CPU, normalization=normalization)
     assert answers.argmax(1).tolist() == eight.labels.tolist()
 
 
 def test_what_is_frozen_stays_equal_bit_for_bit(eight):
     network = small()
     before = copy.deepcopy(network.state_dict())
-    run(network, eight, Recipe([Phase("frozen", "head", 3, 0.01)], 3, seed=0))
-    changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert changed == {"19.weight", "19.bias"}
+    run(network, eight, Recipe([Phase("half", "stage 4", 3, 0.001)], 3, seed=0))
+    changed = {
+        name.split(".")[0] for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])
+    }
+    assert changed == {"12", "13", "18"}  # the last convolution, the scale and shift of its norm, and the head
 
 
 def test_the_same_seed_gives_the_same_history_and_weights(eight, recipe, unbroken):
@@ -144,14 +149,14 @@ def test_the_checkpoint_of_another_run_is_not_used(eight, recipe, unbroken, tmp_
     first = {"recipe": another} if other == "recipe" else {"recipe": recipe, "identity": "resnet18"}
     run(small(seed=1), eight, checkpoint=checkpoint, **first)
     history = run(small(), eight, recipe, checkpoint=checkpoint, report=lines.append)
-    assert len(lines) == 5
+    assert len([line for line in lines if line.startswith("epoch")]) == 5
     pd.testing.assert_frame_equal(comparable(history), comparable(unbroken[0]), check_exact=True)
 
 
 @pytest.fixture
 def harmful(halves):
     """A recipe whose last phase takes steps so large that the best epoch lies before it."""
-    phases = [Phase("good", "head", 2, 0.3), Phase("harmful", "head", 2, 30.0)]
+    phases = [Phase("good", "all", 2, 0.03), Phase("harmful", "all", 2, 30.0)]
     return Recipe(phases, batch_size=2, seed=1, label_smoothing=0.0, normalization=halves)
 
 
@@ -166,7 +171,7 @@ def test_the_network_ends_with_the_weights_of_its_best_epoch(network, disputed, 
     losses = run(network, disputed, harmful)["validation_loss"]
     assert losses.idxmin() == 1
     assert losses.iloc[-1] > 2 * losses.min()
-    answers = training.predict(network, disputed.images, np.arange(8), CPU, normalization=harmful.normalization)
+    answers = predict.probabilities(network, disputed.images, np.arange(8), CPU, normalization=harmful.normalization)
     assert -np.log(answers[np.arange(8), disputed.labels]).mean() == pytest.approx(losses.min(), abs=1e-6)
     assert not network.training
 
@@ -188,43 +193,43 @@ def test_a_phase_ends_when_its_patience_does(network, disputed, still):
 
 
 def test_a_new_phase_has_its_own_patience(network, disputed, halves):
-    phases = [Phase("a", "head", 9, 0.0), Phase("b", "all", 9, 0.0)]
+    phases = [Phase("a", "last stage", 9, 0.0), Phase("b", "all", 9, 0.0)]
     history = run(network, disputed, Recipe(phases, 4, seed=0, patience=2, normalization=halves))
     assert history["phase"].tolist() == ["a", "a", "a", "b", "b"]
 
 
 def test_next_epoch_passes_over_what_is_done_stale_or_empty():
-    phases = [Phase("a", "head", 0, 1.0), Phase("b", "head", 2, 1.0), Phase("c", "all", 5, 1.0)]
+    phases = [Phase("a", "head", 0), Phase("b", "all", 2, 1.0), Phase("c", "all", 5, 1.0)]
     recipe = Recipe(phases, 4, seed=0, patience=2)
     rows = [{"phase": "b", "best": True}, {"phase": "b", "best": False}, {"phase": "c", "best": True}]
     rows += [{"phase": "c", "best": False}] * 2
     expected = [("b", 0), ("b", 1), ("c", 0), ("c", 1), ("c", 2), None]
-    found = [training.next_epoch(rows[:count], recipe) for count in range(6)]
+    found = [recipes.next_epoch(rows[:count], recipe) for count in range(6)]
     assert [upcoming and (upcoming[0].name, upcoming[1]) for upcoming in found] == expected
 
 
 def test_the_learning_rate_climbs_for_a_tenth_of_the_steps_and_falls_along_half_a_cosine():
-    factors = [training.learning_rate_factor(step, 22) for step in range(23)]
+    factors = [recipes.learning_rate_factor(step, 22) for step in range(23)]
     assert factors[:3] == [0.5, 1.0, 1.0]
     assert factors[2 + 5] == pytest.approx(0.5 + math.sqrt(0.5) / 2)  # a quarter of the way down
     assert factors[2 + 10] == pytest.approx(0.5)
     assert factors[22] == pytest.approx(0)
-    assert [training.learning_rate_factor(0, 1), training.learning_rate_factor(0, 3)] == [1.0, 1.0]
+    assert [recipes.learning_rate_factor(0, 1), recipes.learning_rate_factor(0, 3)] == [1.0, 1.0]
 
 
 def test_the_history_keeps_the_learning_rate_of_the_last_step(network, disputed, halves):
-    history = run(network, disputed, Recipe([Phase("a", "head", 2, 0.1)], 4, seed=0, normalization=halves))
+    history = run(network, disputed, Recipe([Phase("a", "all", 2, 0.1)], 4, seed=0, normalization=halves))
     assert history["learning_rate"].tolist() == pytest.approx([0.1, 0.1 * 0.25])  # the second and fourth step of four
 
 
 def test_rare_classes_weigh_more_so_that_each_counts_the_same():
-    weights = training.class_weights(np.array([0, 0, 0, 1]), 2)
+    weights = recipes.class_weights(np.array([0, 0, 0, 1]), 2)
     assert weights.tolist() == pytest.approx([2 / 3, 2])
 
 
 def test_class_weights_are_1_on_average_where_a_class_is_absent():
     labels = np.array([0, 0, 0, 2])
-    weights = training.class_weights(labels, 3)
+    weights = recipes.class_weights(labels, 3)
     assert weights.tolist() == pytest.approx([2 / 3, 0, 2])
     assert weights[labels].mean().item() == pytest.approx(1)
 
@@ -252,23 +257,27 @@ def test_samples_are_the_training_images_though_the_last_batch_is_short(network,
     assert history["train_accuracy"].tolist() == [1, 1]  # augmentation leaves red red
 
 
-def test_the_first_loss_is_that_of_the_loop_written_out(eight, recipe):
-    network, total = small(), 0.0
-    networks.freeze(network, train="head")
-    networks.training_mode(network)
-    optimizer = torch.optim.AdamW([*network[-1].parameters()], weight_decay=0.01)
-    generator = training.seed_epoch(5, 1)
-    for step, batch in enumerate(images.batches(np.arange(8), 3, generator)):
-        optimizer.param_groups[0]["lr"] = 0.01 * training.learning_rate_factor(step, 6)
-        inputs = images.normalize(
-            images.augment(eight.images[batch], generator), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-        )
-        loss = F.cross_entropy(network(inputs), torch.as_tensor(eight.labels[batch]), label_smoothing=0.05)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        total += loss.item() * len(batch)
-    assert run(small(), eight, recipe)["train_loss"][0] == pytest.approx(total / 8, abs=1e-5)
+def test_the_losses_are_those_of_the_loop_written_out(eight):
+    network, losses = small(), []
+    networks.freeze(network, train="stage 3")
+    networks.training_mode(network, keep_norms=True)
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learning, weight_decay=0.01)
+    for epoch in range(2):
+        total, numbers = 0.0, images.chances(8, 5, epoch)
+        order = images.batches(np.arange(8), 3, training.seed_epoch(5, epoch + 1))
+        for step, batch in enumerate(order):
+            optimizer.param_groups[0]["lr"] = 0.01 * recipes.learning_rate_factor(3 * epoch + step, 6)
+            pixels = images.augment(eight.images[batch], numbers[batch])
+            logits = network(images.normalize(pixels, **networks.IMAGENET_NORMALIZATION))
+            loss = F.cross_entropy(logits, torch.as_tensor(eight.labels[batch]), label_smoothing=0.05)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(batch)
+        losses.append(total / 8)
+    history = run(small(), eight, Recipe([Phase("half", "stage 3", 2, 0.01)], 3, seed=5, copies=0))
+    assert history["train_loss"].tolist() == pytest.approx(losses, abs=1e-5)
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
@@ -276,6 +285,12 @@ def test_an_empty_split_is_refused_with_the_remedy(network, disputed, still, spl
     examples = disputed._replace(**{split: np.array([], int)})
     with pytest.raises(ValueError, match=f"The {split} split is empty: prepare .* a larger {split} fraction"):
         run(network, examples, still(1))
+
+
+def test_a_recipe_without_epochs_is_refused(network, disputed):
+    recipe = Recipe([Phase("head", "head", 0), Phase("fine-tuning", "all", 0, 0.1)], 4, seed=0)
+    with pytest.raises(ValueError, match="The recipe has no epochs: ask for copies to solve the head on"):
+        run(network, disputed, recipe)
 
 
 @pytest.mark.parametrize("batch_size", [2, 8])  # where one step is all, only the validation meets what it broke
@@ -301,8 +316,8 @@ def test_the_history_has_a_row_an_epoch_and_a_report_a_line(eight, recipe):
         "best",
     ]
     assert history["epoch"].tolist() == [1, 2, 3, 4, 5]
-    assert history["phase"].tolist() == ["frozen"] * 2 + ["fine-tuning"] * 3
-    assert [line.split()[1] for line in lines] == ["1/5", "2/5", "3/5", "4/5", "5/5"]
+    assert history["phase"].tolist() == ["head", "half", "half", "whole", "whole"]
+    assert [line.split()[1] for line in lines if line[:5] == "epoch"] == ["1/5", "2/5", "3/5", "4/5", "5/5"]
 
 
 def test_a_line_of_the_log_says_what_an_epoch_learned():
@@ -319,34 +334,3 @@ def test_training_leaves_the_random_numbers_of_others_alone(eight, recipe):
     before = torch.random.get_rng_state()
     run(network, eight, recipe)
     assert torch.equal(torch.random.get_rng_state(), before)
-
-
-def test_predict_is_the_softmax_of_the_rows_asked_for(network, halves):
-    answers = training.predict(network, plain([BLUE, RED, BLUE]), np.array([1, 0]), CPU, normalization=halves)
-    sure = 1 / (1 + math.exp(-2))
-    np.testing.assert_allclose(answers, [[1 - sure, sure], [sure, 1 - sure]], rtol=1e-6)
-
-
-def test_predict_is_the_plain_path_whatever_the_batches():
-    network, pixels = small(), noise(7)
-    normalization = networks.IMAGENET_NORMALIZATION
-    with torch.no_grad():
-        expected = network.eval()(images.normalize(pixels, **normalization)).softmax(1)
-    answers = training.predict(network, pixels, np.arange(7), CPU, normalization=normalization, batch_size=3)
-    np.testing.assert_allclose(answers, expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("mode", [True, False])
-def test_predict_leaves_the_mode_and_the_statistics(mode):
-    network = small().train(mode)
-    before = copy.deepcopy(network.state_dict())
-    training.predict(network, noise(4), np.arange(4), CPU, normalization=networks.IMAGENET_NORMALIZATION)
-    assert all(layer.training is mode for layer in network.modules())
-    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
-
-
-def test_the_time_of_an_image_is_the_median_of_five_after_a_warm_up(network, halves, monkeypatch):
-    clock = iter([0, 9.0, 10, 10.2, 20, 20.6, 30, 30.4, 40, 40.1, 50, 50.5])  # the first is the warm-up
-    monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock))
-    spent = training.milliseconds_per_image(network, plain([BLUE, RED]), CPU, normalization=halves)
-    assert spent == pytest.approx(400 / 2)

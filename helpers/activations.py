@@ -1,0 +1,189 @@
+"""What the frozen part of a network gives: computed once for each image and augmented copy, and remembered.
+
+The frozen part is a fixed function of the pixels. Epochs that start from what it gives touch only what learns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from helpers import arrays, compute, distributed
+from helpers.arrays import Array
+from helpers.images import Examples, augment, batches, chances, normalize
+
+MOST_COPIES = 6  # of each image: more add little to what is learned, and each costs a pass of the frozen part
+_BATCH_SIZE = 32
+_HALF_MAX = torch.finfo(torch.float16).max
+_FORMAT = 1  # raise it when the same key would give other values
+
+Function = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Inputs(NamedTuple):
+    """What the learning part is fed with: train(epoch, positions) and validation(positions), float, on the device.
+
+    positions: (N,) places in `Examples.train` and `Examples.validation`.
+    """
+
+    train: Callable[[int, torch.Tensor], torch.Tensor]
+    validation: Function
+
+
+class Remembered(NamedTuple):
+    """float16: train (copies * training images, ...), copy after copy; validation (validation images, ...)."""
+
+    train: Array
+    validation: Array
+
+
+class Setting(NamedTuple):
+    """Seed of the augmentation, normalization, device, and where activations go: memory up to a limit, or a folder."""
+
+    seed: int
+    normalization: dict[str, list[float]]
+    device: torch.device
+    cache: Path
+    memory_bytes: int = arrays.MEMORY_BYTES
+
+
+def prepare(
+    frozen: nn.Module,
+    examples: Examples,
+    setting: Setting,
+    *,
+    epochs: int,
+    copies: int | None = None,
+    report: Callable[[str], None] = print,
+) -> Inputs:
+    """The inputs of the learning part for that many epochs, from remembered activations or from live images.
+
+    copies: how many of each image to remember; 0 for the live path; None to choose: one an epoch, at most MOST_COPIES,
+    and the live path where neither memory nor disk holds them or nothing is frozen. Epoch e meets copy e modulo
+    copies; on the live path, copy e. Both paths agree to half precision.
+    """
+    if not any(True for _ in frozen.parameters()):
+        return _live(lambda images: images, examples, setting)
+    wanted = min(epochs, MOST_COPIES) if copies is None else copies
+    run = compute.inference(frozen, setting.device)
+    needed, free = _bytes_needed(run, examples, setting, wanted), _free_bytes(setting.cache)
+    if wanted and needed <= max(setting.memory_bytes, free / 2):
+        stored = remember(frozen, examples, setting, wanted, report)
+        return Inputs(
+            lambda epoch, rows: _load(stored.train, rows + epoch % wanted * len(examples.train), setting),
+            lambda rows: _load(stored.validation, rows, setting),
+        )
+    why = f"{wanted} copies take {_gib(needed)}, and {_gib(free)} are free" if wanted else "as asked"
+    report(f"The frozen part runs anew in every epoch: {why}")
+    return _live(run, examples, setting)
+
+
+def remember(
+    frozen: nn.Module, examples: Examples, setting: Setting, copies: int, report: Callable[[str], None] = print
+) -> Remembered:
+    """What the frozen part gives for each copy of each training image (see `images.chances`) and each validation image.
+
+    All stay in memory up to the setting's limit, else in files, whose names are digests of all that the values depend
+    on: another weight, pixel or setting has another file. Several processes share the work.
+    """
+    run = compute.inference(frozen, setting.device)
+    needed = _bytes_needed(run, examples, setting, copies)
+    digest = _digest(frozen) if needed > setting.memory_bytes else ""
+    count = copies * len(examples.train) + len(examples.validation)
+    place = setting.cache if digest else "memory"
+    report(f"Running the frozen part once for {count:,} images and copies: {_gib(needed)} of activations in {place}")
+    return Remembered(
+        _remember(run, (examples.images, examples.train), setting, copies, digest),
+        _remember(run, (examples.images, examples.validation), setting, 1, digest),
+    )
+
+
+def _live(run: Function, examples: Examples, setting: Setting) -> Inputs:
+    def training_inputs(epoch: int, positions: torch.Tensor) -> torch.Tensor:
+        pixels = examples.images[examples.train[positions.numpy()]].to(setting.device)
+        numbers = chances(len(examples.train), setting.seed, epoch)[positions]
+        return run(normalize(augment(pixels, numbers), **setting.normalization))
+
+    def validation_inputs(positions: torch.Tensor) -> torch.Tensor:
+        pixels = examples.images[examples.validation[positions.numpy()]].to(setting.device)
+        return run(normalize(pixels, **setting.normalization))
+
+    return Inputs(training_inputs, validation_inputs)
+
+
+def _remember(run: Function, source: tuple[Array, np.ndarray], setting: Setting, copies: int, digest: str) -> Array:
+    """(copies * rows, ...) of rows of images, in memory or, where the frozen part's digest is given, in a file."""
+    images, rows = source
+    shape = (copies * len(rows), *_shape(run, images, setting))
+    facts = [_FORMAT, digest, setting.seed, setting.normalization, shape, setting.device.type, torch.__version__]
+    name = f"activations-{_pixels_digest(images, rows, json.dumps(facts))[:32]}.npy" if digest else ""
+    file = setting.cache / name
+    distributed.wait()  # all processes must find the file, or none
+    parts = _compute(run, images, rows, setting, copies)
+    if not digest or distributed.is_first_here():
+        array = arrays.collect(parts, shape, np.float16, file, memory_bytes=0 if digest else setting.memory_bytes)
+    else:
+        array = arrays.FileArray(file, shape)
+        for _ in () if file.exists() else parts:
+            pass  # the first process on this machine writes them
+    distributed.wait()
+    return array
+
+
+def _compute(run: Function, images: Array, rows: np.ndarray, setting: Setting, copies: int) -> Iterator[torch.Tensor]:
+    for copy in range(copies):
+        numbers = chances(len(rows), setting.seed, copy)
+        for positions in batches(np.arange(len(rows)), _BATCH_SIZE * distributed.processes()):
+            own = distributed.share(positions)
+            pixels = augment(images[rows[own.numpy()]].to(setting.device), numbers[own])
+            values = run(normalize(pixels, **setting.normalization)).clamp(-_HALF_MAX, _HALF_MAX).half()
+            yield distributed.gather(values, len(positions)).cpu()
+
+
+def _load(stored: Array, rows: torch.Tensor, setting: Setting) -> torch.Tensor:
+    return stored[rows].to(setting.device).float()
+
+
+def _shape(run: Function, images: Array, setting: Setting) -> tuple[int, ...]:
+    """Of what the frozen part gives for one image, such as (C, H, W)."""
+    return tuple(run(normalize(images[:1].to(setting.device), **setting.normalization)).shape[1:])
+
+
+def _bytes_needed(run: Function, examples: Examples, setting: Setting, copies: int) -> int:
+    count = copies * len(examples.train) + len(examples.validation)
+    return arrays.bytes_of((count, *_shape(run, examples.images, setting)), np.float16)
+
+
+def _digest(frozen: nn.Module) -> str:
+    """Of the layers and all their numbers."""
+    digest = hashlib.sha256(str(frozen).encode())
+    for name, tensor in frozen.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _pixels_digest(images: Array, rows: np.ndarray, facts: str) -> str:
+    """Of the pixels of these rows, and of the facts."""
+    digest = hashlib.sha256(facts.encode())
+    for start in range(0, len(rows), 256):
+        digest.update(images[rows[start : start + 256]].numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _free_bytes(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"

@@ -1,0 +1,75 @@
+"""Checkpoints: all that an unbroken run knows after an epoch, in one safetensors file."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import safetensors
+import torch
+from torch import nn
+
+from helpers.networks import to_bytes
+
+Tensors = dict[str, torch.Tensor]
+
+
+class State(NamedTuple):
+    """History (one row an epoch), weights of the best epoch, those of the last, and the optimizer's memory of it."""
+
+    history: list[dict]
+    best: Tensors
+    network: Tensors
+    optimizer: dict[int, Tensors]
+
+
+def save(
+    file: Path,
+    key: str,
+    history: list[dict],
+    best: Tensors,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+) -> None:
+    """Write the checkpoint whole, or leave the one before. key: see `load`."""
+    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
+    for index, slots in (optimizer.state_dict()["state"] if optimizer else {}).items():
+        tensors |= {f"optimizer.{index}.{slot}": tensor for slot, tensor in slots.items()}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f".{file.name}.unfinished")
+    unfinished.write_bytes(to_bytes(tensors, {"key": key, "history": json.dumps(history)}))
+    os.replace(unfinished, file)
+
+
+def restore(optimizer: torch.optim.Optimizer, state: State) -> None:
+    """Give a new optimizer of the same parameters the memory of the one in the state."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    slots = {index: dict(tensors) for index, tensors in state.optimizer.items()}
+    for index, tensors in slots.items():
+        for slot, tensor in tensors.items():
+            if tensor.shape == parameters[index].shape:  # fused steps need the memory order of the parameter
+                tensors[slot] = torch.empty_like(parameters[index], requires_grad=False).copy_(tensor)
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": slots})
+
+
+def load(file: Path, key: str) -> State | None:
+    """The state in that file; None where there is none, or one of a run with another key."""
+    if not file.exists():
+        return None
+    with safetensors.safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+        if metadata["key"] != key:
+            return None
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    parts: dict[str, Tensors] = {"network": {}, "best": {}, "optimizer": {}}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition(".")
+        parts[part][rest] = tensor
+    slots: dict[int, Tensors] = {}
+    for name, tensor in parts["optimizer"].items():
+        index, _, slot = name.partition(".")
+        slots.setdefault(int(index), {})[slot] = tensor
+    return State(json.loads(metadata["history"]), parts["best"], parts["network"], slots)

@@ -1,0 +1,99 @@
+"""What a training run is made of: phases, schedule, loss, and what else its result depends on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from helpers.networks import IMAGENET_NORMALIZATION
+from helpers.stages import HEAD
+
+_WARM_UP_FRACTION = 0.1  # of a phase's steps, in which the learning rate climbs
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class Phase(NamedTuple):
+    """A stretch in which the same part of the network learns, and everything before it is frozen.
+
+    train: "head", "last stage" (and the head), "all", or the name of the first stage that learns (`stages.stages`).
+    epochs: how often each image is seen. The head alone is not stepped towards but solved, on that many augmented
+    copies of each image; learning_rate has no meaning there.
+    """
+
+    name: str
+    train: str
+    epochs: int
+    learning_rate: float = 0.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a training run depends on besides its data and its network; the card keeps it.
+
+    patience: epochs without a lower validation loss that end a phase. keep_norms: see `networks.training_mode`; False
+    for a network that starts from nothing. normalization: see `images.normalize`.
+    copies: augmented copies of which the frozen part's activations are remembered; see `activations.prepare`.
+    """
+
+    phases: Sequence[Phase]
+    batch_size: int
+    seed: int
+    label_smoothing: float = 0.05
+    weight_decay: float = 0.01
+    patience: int = 8
+    keep_norms: bool = True
+    copies: int | None = None
+    normalization: dict[str, list[float]] = field(default_factory=lambda: IMAGENET_NORMALIZATION)
+
+
+def rounds(phase: Phase) -> int:
+    """Rows of the history that a phase may have: one for each epoch, and one where the head is solved."""
+    return min(1, phase.epochs) if phase.train == HEAD else phase.epochs
+
+
+def next_epoch(history: Sequence[dict], recipe: Recipe) -> tuple[Phase, int] | None:
+    """The phase of the next epoch and that epoch's number in it, from 0; None where training is over."""
+    started = [row["phase"] for row in history]
+    for position, phase in enumerate(recipe.phases):
+        if any(later.name in started for later in recipe.phases[position + 1 :]):
+            continue
+        rows = [row for row in history if row["phase"] == phase.name]
+        stale = len(rows) >= recipe.patience and not any(row["best"] for row in rows[-recipe.patience :])
+        if len(rows) < rounds(phase) and not stale:
+            return phase, len(rows)
+    return None
+
+
+def learning_rate_factor(step: int, steps: int) -> float:
+    """Share of the learning rate at a step of a phase: a linear warm-up, then half a cosine down to zero.
+
+    Source: Loshchilov and Hutter (2017), SGDR; Goyal et al. (2017) for the warm-up.
+    """
+    warm_up = max(1, round(_WARM_UP_FRACTION * steps))
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+
+
+def class_weights(labels: np.ndarray, classes: int) -> torch.Tensor:
+    """(C,) weights that give every class the same total, and 1 on average over the samples; 0 for an absent one."""
+    counts = np.bincount(labels, minlength=classes)
+    present = counts > 0
+    return torch.tensor(np.where(present, len(labels) / (present.sum() * counts.clip(1)), 0), dtype=torch.float32)
+
+
+def loss_function(train_labels: np.ndarray, classes: int, label_smoothing: float, device: torch.device) -> Loss:
+    """Cross-entropy of logits (N, C) and labels (N,), summed over the batch, each class with the same total weight."""
+    weights = class_weights(train_labels, classes).to(device)
+
+    def loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(logits.float(), labels, weights, label_smoothing=label_smoothing, reduction="sum")
+
+    return loss

@@ -1,0 +1,224 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from helpers import activations, arrays, networks, stages
+from helpers.activations import Setting
+from helpers.images import Examples
+
+CPU = torch.device("cpu")
+FAMILIES = {  # of each: the first stage that learns here, and the size of the images
+    "convnext_tiny": ("last stage", 64),
+    "densenet121": ("last stage", 64),
+    "efficientnet_b0": ("last stage", 64),
+    "mobilenet_v2": ("last stage", 64),
+    "mobilenet_v3_small": ("stage 4", 64),
+    "resnet18": ("last stage", 64),
+    "small_cnn": ("stage 3", 32),
+    "squeezenet1_1": ("last stage", 64),
+    "swin_t": ("last stage", 64),
+    "vgg11": ("last stage", 64),
+    "vit_b_16": ("last stage", 224),
+}
+
+
+def photos(count, size):
+    """Smooth pictures, (count, 3, size, size) uint8: like photos, they do not change much from pixel to pixel."""
+    coarse = torch.rand(count, 3, 6, 6, generator=torch.Generator().manual_seed(0)) * 255
+    return F.interpolate(coarse, (size, size), mode="bicubic").clamp(0, 255).byte()
+
+
+def small():
+    torch.manual_seed(0)
+    return networks.build("small_cnn", 2, "none")
+
+
+def settled(architecture, size):
+    """A network whose batch statistics are those of photos, as in a trained one: no activation fades away."""
+    torch.manual_seed(0)
+    network = networks.build(architecture, 2, "none").train()
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = 1.0
+    with torch.no_grad():
+        network(activations.normalize(photos(8, size), **networks.IMAGENET_NORMALIZATION))
+    return network.eval()
+
+
+@pytest.fixture
+def examples():
+    return Examples(photos(10, 32), np.arange(10) % 2, np.array([0, 2, 4, 6, 8, 9]), np.array([1, 3, 5]))
+
+
+@pytest.fixture
+def setting(tmp_path):
+    return Setting(3, networks.IMAGENET_NORMALIZATION, CPU, tmp_path / "cache")
+
+
+def prepare(frozen, examples, setting, **options):
+    return activations.prepare(frozen, examples, setting, **{"epochs": 3, "report": lambda line: None} | options)
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_remembered_and_live_give_the_same_logits_and_gradients(architecture, setting):
+    train, size = FAMILIES[architecture]
+    network = settled(architecture, size)
+    networks.freeze(network, train=train)
+    frozen, learning = stages.split(network, train)
+    examples = Examples(photos(4, size), np.array([0, 1, 0, 1]), np.array([3, 1]), np.array([0, 2]))
+    remembered, live = (prepare(frozen, examples, setting, copies=copies) for copies in (2, 0))
+    results = []
+    for inputs in (remembered, live):
+        network.zero_grad()
+        logits = learning(inputs.train(1, torch.tensor([1, 0])))  # epoch 1: augmented
+        F.cross_entropy(logits, torch.tensor([1, 0])).backward()
+        gradients = [parameter.grad.clone() for parameter in network.parameters() if parameter.requires_grad]
+        results.append((logits.detach(), learning(inputs.validation(torch.tensor([0, 1]))).detach(), gradients))
+    for one, other in zip(*(result[:2] for result in results), strict=True):
+        torch.testing.assert_close(one, other, rtol=5e-3, atol=5e-3 * other.abs().max().item())
+    one, other = (torch.cat([gradient.flatten() for gradient in result[2]]) for result in results)
+    assert (one - other).norm() < 0.03 * other.norm()  # rounding to half precision
+
+
+@pytest.mark.parametrize("architecture", sorted(FAMILIES.keys() - {"vit_b_16"}))  # slow, and the same code
+def test_live_is_the_plain_network(architecture, setting):
+    train, size = FAMILIES[architecture]
+    network = settled(architecture, size)
+    frozen, learning = stages.split(network, train)
+    examples = Examples(photos(2, size), np.array([0, 1]), np.array([0, 1]), np.array([0, 1]))
+    inputs = prepare(frozen, examples, setting, copies=0)
+    with torch.no_grad():
+        expected = network(activations.normalize(examples.images, **setting.normalization))
+        found = learning(inputs.train(0, torch.tensor([0, 1])))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+
+
+def test_epoch_e_meets_copy_e_modulo_the_copies(examples, setting):
+    frozen, _ = stages.split(small(), "stage 3")
+    inputs = prepare(frozen, examples, setting, copies=2)
+    rows = torch.arange(6)
+    first, second, third = (inputs.train(epoch, rows) for epoch in range(3))
+    assert torch.equal(first, third)
+    assert not torch.equal(first, second)
+
+
+def test_the_code_takes_a_copy_an_epoch_up_to_its_limit(examples, setting):
+    frozen, _ = stages.split(small(), "stage 3")
+    for epochs, copies in ((1, 1), (3, 3), (50, activations.MOST_COPIES)):
+        lines = []
+        prepare(frozen, examples, setting, epochs=epochs, report=lines.append)
+        (line,) = lines
+        assert line.startswith(f"Running the frozen part once for {6 * copies + 3} images and copies: 0.00 GiB")
+        assert line.endswith("of activations in memory")
+
+
+def test_the_live_path_is_taken_where_asked_and_where_nothing_holds_the_copies(examples, setting, monkeypatch):
+    frozen, _ = stages.split(small(), "stage 3")
+    lines = []
+    prepare(frozen, examples, setting, copies=0, report=lines.append)
+    monkeypatch.setattr(activations, "_free_bytes", lambda folder: 1000)
+    prepare(frozen, examples, setting._replace(memory_bytes=0), report=lines.append)
+    assert lines == [
+        "The frozen part runs anew in every epoch: as asked",
+        "The frozen part runs anew in every epoch: 3 copies take 0.00 GiB, and 0.00 GiB are free",
+    ]
+    assert not setting.cache.exists()
+
+
+def test_where_nothing_is_frozen_nothing_is_said(examples, setting):
+    frozen, _ = stages.split(small(), "all")
+    lines = []
+    inputs = prepare(frozen, examples, setting, report=lines.append)
+    assert lines == []
+    expected = activations.normalize(examples.images[[1, 5]], **setting.normalization)
+    torch.testing.assert_close(inputs.validation(torch.tensor([0, 2])), expected)
+
+
+@pytest.fixture
+def on_disk(examples, setting):
+    """The files in the cache after preparing a network's inputs, made and found anew, and how often it was run."""
+
+    def run(network=None, examples=examples, copies=2, **changes):
+        frozen, _ = stages.split(network or small(), "stage 3")
+        changed = setting._replace(memory_bytes=0, **changes)
+        inputs = prepare(frozen, examples, changed, copies=copies)
+        return inputs, {file.name for file in setting.cache.iterdir()}
+
+    return run
+
+
+def test_a_file_is_found_by_the_next_run_and_holds_what_memory_would(on_disk, examples, setting, monkeypatch):
+    inputs, files = on_disk()
+    assert len(files) == 2  # to train and to validate
+    frozen, _ = stages.split(small(), "stage 3")
+    inside = prepare(frozen, examples, setting, copies=2)
+    monkeypatch.setattr(activations, "_compute", lambda *arguments: iter([pytest.fail]))  # no tensor: breaks if used
+    again, same = on_disk()
+    assert same == files
+    for epoch in range(2):
+        expected = inside.train(epoch, torch.tensor([5, 0]))
+        assert torch.equal(again.train(epoch, torch.tensor([5, 0])), expected)
+        assert torch.equal(inputs.train(epoch, torch.tensor([5, 0])), expected)
+    assert torch.equal(again.validation(torch.tensor([2])), inside.validation(torch.tensor([2])))
+
+
+def changed_weight():
+    network = small()
+    with torch.no_grad():
+        network[0].weight[0, 0, 0, 0] += 1e-3
+    return network
+
+
+def changed_pixel(examples):
+    pixels = examples.images.clone()
+    pixels[0, 0, 0, 0] += 1
+    pixels[1, 0, 0, 0] += 1
+    return examples._replace(images=pixels)
+
+
+def test_whatever_changes_has_another_file(on_disk, examples):
+    _, before = on_disk()
+    changes = [
+        {"network": changed_weight()},
+        {"examples": changed_pixel(examples)},
+        {"seed": 4},
+        {"copies": 3},
+        {"normalization": {"mean": [0.5] * 3, "deviation": [0.5] * 3}},
+        {"examples": examples._replace(train=examples.train[::-1].copy(), validation=examples.validation[::-1].copy())},
+    ]
+    for change in changes:
+        _, after = on_disk(**change)
+        assert len(after - before) >= 1, change
+        before = after
+
+
+def test_a_head_that_changes_has_the_same_file(on_disk):
+    _, before = on_disk()
+    network = small()
+    with torch.no_grad():
+        network[-1].bias += 1
+    assert on_disk(network)[1] == before
+
+
+def test_the_frozen_part_is_left_as_it_was(examples, setting):
+    network = small().train()
+    before = copy.deepcopy(network.state_dict())
+    frozen, _ = stages.split(network, "stage 3")
+    prepare(frozen, examples, setting)
+    assert all(layer.training for layer in network.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_what_half_precision_cannot_hold_becomes_its_largest_number(setting, examples):
+    network = small()
+    with torch.no_grad():
+        network[5].weight.fill_(1e8)  # the norm of stage 2
+    frozen, _ = stages.split(network, "stage 3")
+    remembered = activations.remember(frozen, examples, setting, 1, report=lambda line: None)
+    assert remembered.train.dtype == torch.float16
+    assert torch.isfinite(remembered.train).all()
+    assert remembered.train.max() == 65504
+    assert isinstance(remembered.train, arrays.Array)

@@ -1,0 +1,34 @@
+import pytest
+import torch
+
+from helpers import distributed, networks
+
+
+def test_alone_everything_here_does_nothing():
+    rows = torch.arange(5)
+    assert distributed.processes() == 1
+    assert distributed.is_first()
+    assert distributed.is_first_here()
+    assert torch.equal(distributed.share(rows), rows)
+    assert torch.equal(distributed.gather(rows, 5), rows)
+    assert torch.equal(distributed.total(rows), rows)
+    module = torch.nn.Linear(2, 2)
+    assert distributed.parallel(module) is module
+    assert distributed.start(torch.device("cpu")) == torch.device("cpu")
+
+
+def test_layers_see_whole_batches_only_for_a_while():
+    network = networks.build("efficientnet_b0", 2, "none")
+    kinds = [type(layer) for layer in network.modules()]
+    with distributed.whole_batches(network):
+        assert {type(layer).__name__ for layer in network.modules()} >= {"_BatchNorm", "_Dropout", "_StochasticDepth"}
+    assert [type(layer) for layer in network.modules()] == kinds
+
+
+def test_dropout_keeps_the_mean_and_drops_its_share():
+    torch.manual_seed(0)
+    layer = distributed._Dropout(0.25)
+    values = layer(torch.ones(200, 300))
+    assert values.unique().tolist() == pytest.approx([0, 1 / 0.75])
+    assert (values == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
+    assert torch.equal(layer.eval()(values), values)
