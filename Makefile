@@ -19,14 +19,14 @@ RAW_DATA ?= $(if $(wildcard transfer/raw-data.zip),transfer/raw-data.zip,sample)
 ifeq ($(RAW_DATA),sample)
 ARCHITECTURES ?= [small_cnn, mobilenet_v3_small]
 WEIGHTS ?= none
-TRAINING ?= -y '{image_height: 144, image_width: 256, frozen_epochs: 0, fine_tuning_epochs: 24, fine_tuning_rate: 0.002}'
+TRAINING ?= -y '{image_height: 144, image_width: 256, fine_tuning_epochs: 24, fine_tuning_rate: 0.002}'
 else
 ARCHITECTURES ?= [resnet18, efficientnet_b0, mobilenet_v3_large]
 WEIGHTS ?= imagenet
 TRAINING ?=
 endif
 
-.PHONY: help run test test-unit test-notebooks test-real lint results stamp pins clean
+.PHONY: help run test test-unit test-notebooks test-real lint results bench bench-large stamp pins clean
 
 help:
 	@grep -E '^# make' Makefile | sed 's/^# //'
@@ -72,7 +72,16 @@ lint: $(READY)
 # make results PACKAGES=packages.zip WEIGHTS='{mobilenet_v2: file.pth}'  accuracy and attribution over seeds, docs/results.md
 results: $(READY)
 	@$(EXPORT) $(BIN)/python benchmarks/packages.py '$(PACKAGES)' --weights '$(WEIGHTS)' \
-		--training '{image_height: 270, image_width: 480, batch_size: 8, frozen_epochs: 2, fine_tuning_epochs: 14, fine_tuning_rate: 0.0002, patience: 14}'
+		--training '{image_height: 270, image_width: 480, batch_size: 8, fine_tuning_epochs: 12, fine_tuning_rate: 0.00005, patience: 12}'
+
+# make bench PHOTOS=trashnet.zip WEIGHTS=mobilenet_v2.pth  speed against others, docs/benchmarks.md (an hour)
+bench: $(READY)
+	@PATH="$$PATH:$(CURDIR)/$(BIN)" uv pip install --python $(BIN)/python --quiet --constraint constraints.txt --editable '.[bench]'
+	@$(EXPORT) $(BIN)/python benchmarks/speed.py '$(PHOTOS)' '$(WEIGHTS)'
+
+# make bench-large  time and memory for 1,000 to 100,000 images, docs/large-sets.md
+bench-large: $(READY)
+	@$(EXPORT) $(BIN)/python benchmarks/large_sets.py
 
 # make stamp REPOSITORY=owner/name  write the repository's address into badges and set-up cells
 stamp:
