@@ -45,7 +45,7 @@ def fit_together(
     command += ["--weights", weights, "--views", *views, "--device", device.type]
     command += ["--image-height", str(images.shape[2]), "--image-width", str(images.shape[3])]
     command += ["--recipe", json.dumps(asdict(recipe))]
-    lines: deque[str] = deque(maxlen=30)
+    lines: deque[str] = deque(maxlen=200)  # torchrun says a lot of its own after an error
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
         for line in running.stdout:
             lines.append(line)

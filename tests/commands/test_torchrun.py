@@ -2,10 +2,6 @@
 
 import io
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,45 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers import catalog, networks
+from helpers import catalog, images, launch, training
 from helpers.archives import write_zip
+from helpers.recipes import Phase, Recipe
 
-ROOT = Path(__file__).resolve().parents[2]
-RECIPE = {"batch_size": 5, "seed": 1, "keep_norms": False, "patience": 9}
-# Nothing is stepped towards: all but the batch statistics stays, so that rounding is all that may differ.
-PHASES = [["head", "head", 2], ["half", "last stage", 1, 0.0], ["whole", "all", 2, 0.0]]
-
-
-def trained(data_archive, folder, processes):
-    command = [sys.executable, "-m", "helpers.training"]
-    if processes > 1:
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        command = [*torchrun, *command[1:]]
-    recipe = json.dumps(RECIPE | {"phases": PHASES})
-    options = [
-        "--architecture",
-        "small_cnn",
-        "--weights",
-        "none",
-        "--image-height",
-        "20",
-        "--image-width",
-        "32",
-        "--device",
-        "cpu",
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    run = subprocess.run(
-        [*command, str(data_archive), str(folder / "models.zip"), *options, "--recipe", recipe],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
-    return networks.load_models(folder / "models.zip")["small_cnn"], run.stdout
+# In the phases with steps nothing is stepped towards: only rounding may differ, and batch statistics.
+PHASES = [Phase("head", "head", 2), Phase("half", "last stage", 1, 0.0), Phase("whole", "all", 2, 0.0)]
+RECIPE = Recipe(PHASES, batch_size=5, seed=1, keep_norms=False, patience=9)
 
 
 @pytest.fixture
@@ -72,17 +36,24 @@ def data_archive(tmp_path):
 
 
 def test_two_processes_come_to_the_result_of_one(data_archive, tmp_path):
-    results = []
-    for processes in (1, 2):
-        folder = tmp_path / str(processes)
-        folder.mkdir()
-        results.append(trained(data_archive, folder, processes))
-        assert [file.name for file in folder.iterdir()] == ["models.zip"]
-    (one, printed), (two, printed_by_two) = results
+    dataset = catalog.load(data_archive)
+    pixels = images.load_images(dataset, 20, 32)
+    what = ("small_cnn", "none", dataset, pixels, [""], RECIPE, torch.device("cpu"))
+    lines = []
+    one = training.fit(*what, folder=tmp_path / "one")
+    two = launch.fit_together(*what, folder=tmp_path / "two", report=lines.append, processes=2)
     for row, other in zip(one.card["history"], two.card["history"], strict=True):
         assert row["samples"] == other["samples"]
         for column in ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy"):
             assert other[column] == pytest.approx(row[column], rel=0.02, abs=1e-4)
     for name, tensor in one.network.state_dict().items():
         torch.testing.assert_close(two.network.state_dict()[name], tensor, rtol=0.02, atol=1e-3)
-    assert printed.count("epoch   1/") == printed_by_two.count("epoch   1/") == 1  # only the first process reports
+    assert [line.split()[1] for line in lines if line.startswith("epoch")] == ["1/4", "2/4", "3/4", "4/4"]  # said once
+
+
+def test_processes_that_fail_say_why(data_archive, tmp_path):
+    dataset = catalog.load(data_archive)
+    pixels = images.load_images(dataset, 20, 32)
+    what = ("small_cnn", "no such file", dataset, pixels, [""], RECIPE, torch.device("cpu"))
+    with pytest.raises(RuntimeError, match="weights='no such file' is no file: give \"imagenet\""):
+        launch.fit_together(*what, folder=tmp_path / "work", processes=1)

@@ -68,7 +68,7 @@ def comparison():
 
 
 def head_of(network):
-    return network.get_submodule(networks.head_name(network))
+    return network.get_submodule(stages.head_name(network))
 
 
 def same(network, other, *, but=""):
@@ -88,7 +88,7 @@ def replace_member(path, name, data):
 
 def test_every_family_gets_a_new_head_with_one_logit_a_class(built):
     architecture, network = built
-    assert networks.head_name(network) == HEADS[architecture]
+    assert stages.head_name(network) == HEADS[architecture]
     size = 299 if architecture == "inception_v3" else 224
     images = torch.empty(2, 3, size, size, device="meta")
     assert network.eval()(images).shape == (2, 3)
@@ -98,7 +98,7 @@ def test_every_family_gets_a_new_head_with_one_logit_a_class(built):
 def test_every_family_takes_back_its_tensors_without_versions(built):
     _, network = built
     networks.load_state(network, dict(network.state_dict()))  # as safetensors and checkpoints give them
-    with pytest.raises(RuntimeError, match=networks.head_name(network)):
+    with pytest.raises(RuntimeError, match=stages.head_name(network)):
         networks.load_state(network, {f"other.{name}": value for name, value in network.state_dict().items()})
 
 
