@@ -9,6 +9,7 @@ import os
 import platform
 import random
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -32,6 +33,7 @@ def start() -> Path:
     """
     if shell := _ipython():
         shell.run_line_magic("matplotlib", "inline")
+    warnings.filterwarnings("ignore", "IProgress not found")  # captum asks for a widget, but shows no progress
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "torchvision", "captum")]
     print(f"Python {platform.python_version()}, {', '.join(versions)}, {torch.get_num_threads()} CPU threads")
     print(f"Device: {describe(pick_device('auto'))}")
