@@ -13,8 +13,8 @@ from helpers import catalog, images, launch, training
 from helpers.archives import write_zip
 from helpers.recipes import Phase, Recipe
 
-# In the phases with steps nothing is stepped towards: only rounding may differ, and batch statistics.
-PHASES = [Phase("head", "head", 2), Phase("half", "last stage", 1, 0.0), Phase("whole", "all", 2, 0.0)]
+# In the phases with steps nothing is stepped towards: only batch statistics change, and only rounding may differ.
+PHASES = [Phase("half", "last stage", 1, 0.0), Phase("whole", "all", 2, 0.0), Phase("head", "head", 2)]
 RECIPE = Recipe(PHASES, batch_size=5, seed=1, keep_norms=False, patience=9)
 
 
@@ -45,9 +45,9 @@ def test_two_processes_come_to_the_result_of_one(data_archive, tmp_path):
     for row, other in zip(one.card["history"], two.card["history"], strict=True):
         assert row["samples"] == other["samples"]
         for column in ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy"):
-            assert other[column] == pytest.approx(row[column], rel=0.02, abs=1e-4)
+            assert other[column] == pytest.approx(row[column], abs=0.02)
     for name, tensor in one.network.state_dict().items():
-        torch.testing.assert_close(two.network.state_dict()[name], tensor, rtol=0.02, atol=1e-3)
+        torch.testing.assert_close(two.network.state_dict()[name], tensor, rtol=0.02, atol=0.01)
     assert [line.split()[1] for line in lines if line.startswith("epoch")] == ["1/4", "2/4", "3/4", "4/4"]  # said once
 
 
