@@ -20,7 +20,7 @@ from helpers import arrays, compute, distributed
 from helpers.arrays import Array
 from helpers.images import Examples, augment, batches, chances, normalize
 
-MOST_COPIES = 6  # of each image: more add little to what is learned, and each costs a pass of the frozen part
+MOST_COPIES = 3  # of each image: more add little to what is learned, and each costs a pass of the frozen part
 _BATCH_SIZE = 32
 _HALF_MAX = torch.finfo(torch.float16).max
 _FORMAT = 1  # raise it when the same key would give other values

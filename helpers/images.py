@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from helpers import arrays
@@ -19,7 +20,7 @@ from helpers.catalog import Dataset
 from helpers.checks import threaded
 from helpers.photos import decode
 
-_DECODING = 1  # raise it when decoding or resizing gives other pixels: then no file of before is found again
+_DECODING = 2  # raise it when decoding or resizing gives other pixels: then no file of before is found again
 _TURN_DEGREES, _SHIFT, _ZOOM, _LIGHT = 3.0, 0.04, 0.05, 0.15  # small enough that no damage leaves the image or appears
 
 
@@ -121,5 +122,5 @@ def _decode(archive: Archive, path: str, height: int, width: int) -> torch.Tenso
     """(3, height, width) uint8. Other proportions are squeezed, not cut: damage may be at the edge."""
     image, _ = decode(archive.read(path), path)
     if image.size != (width, height):
-        image = image.resize((width, height), reducing_gap=3)
+        image = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -48,7 +48,8 @@ def decode(data: bytes, name: str = "", *, max_pixels: int = MAX_PIXELS) -> tupl
     try:
         notes = _notes(image, name)
         image.load()
-        return _to_rgb(ImageOps.exif_transpose(image)), notes
+        ImageOps.exif_transpose(image, in_place=True)
+        return _to_rgb(image), notes
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise PhotoError(f"truncated or damaged ({error})") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import ctypes
 import difflib
 import importlib.metadata
 import os
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # as in the C library's malloc.h
 PARAMETERS_MARK = "# Parameters of this notebook"
 Row = TypeVar("Row")
 
@@ -33,11 +35,24 @@ def start() -> Path:
     """
     if shell := _ipython():
         shell.run_line_magic("matplotlib", "inline")
+    keep_memory()
     warnings.filterwarnings("ignore", "IProgress not found")  # captum asks for a widget, but shows no progress
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "torchvision", "captum")]
     print(f"Python {platform.python_version()}, {', '.join(versions)}, {torch.get_num_threads()} CPU threads")
     print(f"Device: {describe(pick_device('auto'))}")
     return root()
+
+
+def keep_memory() -> None:
+    """Let the memory that one tensor gives back serve the next one, for the whole process.
+
+    The C library of Linux returns every block of more than 32 MiB to the system and gets it again page by page, which
+    takes up to half of the time of training (docs/benchmarks.md). Elsewhere nothing is done.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        library.mallopt(_MMAP_THRESHOLD, 2**30)
+        library.mallopt(_TRIM_THRESHOLD, 2**30)
 
 
 def root() -> Path:

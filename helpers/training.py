@@ -168,7 +168,7 @@ def _learn(stretch: _Stretch, epoch: int, number: int) -> dict[str, float]:
     """Learn from all examples once and validate. Its random numbers follow from the seed and its number alone."""
     _, network, examples, recipe, device, loss, learning, inputs, optimizer = stretch
     labels = torch.as_tensor(examples.labels[examples.train], device=device)
-    half = compute.precision(learning, device, learning=True) == torch.float16
+    half = compute.precision(device) == torch.float16
     scaler = torch.amp.GradScaler(device.type, _FIRST_SCALE, enabled=half)
     sums = []
     networks.training_mode(network, keep_norms=recipe.keep_norms)
@@ -289,6 +289,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help='"auto", "cpu", "cuda", "mps"')
     parser.add_argument("--recipe", type=json.loads, default={}, help="fields of Recipe as JSON, as a card holds them")
     wanted = parser.parse_args()
+    session.keep_memory()
     device = distributed.start(session.pick_device(wanted.device))
     try:
         dataset = catalog.load(wanted.data_archive)

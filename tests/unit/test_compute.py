@@ -58,20 +58,27 @@ def test_inference_is_the_evaluation_of_the_network_and_leaves_it_alone(training
 
 
 @pytest.mark.usefixtures("half_precision")
-def test_on_a_cpu_with_bfloat16_all_but_the_training_of_depth_wise_networks_is_in_it():
-    full, depth_wise = built("resnet18"), built("mobilenet_v2")
-    assert compute.precision(full, CPU, learning=True) == torch.bfloat16
-    assert compute.precision(full, CPU, learning=False) == torch.bfloat16
-    assert compute.precision(depth_wise, CPU, learning=True) == torch.float32
-    assert compute.precision(depth_wise, CPU, learning=False) == torch.bfloat16
-    with compute.autocast(full, CPU, learning=True):
-        assert full(torch.randn(2, 3, 64, 64)).dtype == torch.bfloat16
-    assert compute.inference(full, CPU)(torch.randn(2, 3, 64, 64)).dtype == torch.float32
-
-
-def test_without_it_all_is_in_float32():
+def test_a_cpu_with_bfloat16_computes_in_it():
     network = built("resnet18")
-    assert compute.precision(network, CPU, learning=False) == torch.float32
+    with compute.autocast(network, CPU, learning=True):
+        assert network(torch.randn(2, 3, 64, 64)).dtype == torch.bfloat16
+    assert compute.inference(network, CPU)(torch.randn(2, 3, 64, 64)).dtype == torch.float32
+
+
+@pytest.mark.usefixtures("half_precision")
+@pytest.mark.parametrize(("learning", "expected"), [(True, torch.float32), (False, torch.bfloat16)])
+def test_depth_wise_convolutions_learn_in_float32_on_a_cpu(learning, expected):
+    network, found = built("mobilenet_v2"), []
+    depth_wise = network.features[1].conv[0][0]
+    depth_wise.register_forward_hook(lambda layer, inputs, output: found.append(output.dtype))
+    with compute.autocast(network, CPU, learning=learning):
+        assert network(torch.randn(2, 3, 64, 64)).dtype == torch.bfloat16
+    assert found == [expected]
+    assert type(depth_wise) is nn.Conv2d
+
+
+def test_without_bfloat16_all_is_in_float32():
+    network = built("resnet18")
     with compute.autocast(network, CPU, learning=True):
         assert network(torch.randn(2, 3, 64, 64)).dtype == torch.float32
 
@@ -81,7 +88,7 @@ def test_without_it_all_is_in_float32():
 )
 def test_a_gpu_takes_bfloat16_where_it_has_it_and_float16_elsewhere(bfloat16, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bfloat16)
-    assert compute.precision(built("mobilenet_v2"), torch.device("cuda"), learning=True) == expected
+    assert compute.precision(torch.device("cuda")) == expected
 
 
 def test_depth_wise_is_told_from_grouped_and_full():

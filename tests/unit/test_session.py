@@ -1,4 +1,6 @@
+import platform
 import random
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -235,3 +237,24 @@ def test_progress_passes_every_row_on_and_leaves_one_line_in_a_log_however_short
     (line,) = capsys.readouterr().out.splitlines()[-1:]
     assert line.startswith("Reading: 100%")
     assert "| 3/3 [" in line
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep memory in their own way")
+def test_memory_given_back_serves_the_next_tensor():
+    script = """
+import resource, sys, torch
+from helpers import session
+if sys.argv[1] == "kept":
+    session.keep_memory()
+for _ in range(5):
+    torch.ones(2**24)  # 64 MiB
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    torch.ones(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    faults = [
+        int(subprocess.run([sys.executable, "-c", script, how], capture_output=True, check=True).stdout)
+        for how in ("given back", "kept")
+    ]
+    assert faults[1] < faults[0] / 10
