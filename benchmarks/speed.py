@@ -9,7 +9,6 @@ import argparse
 import importlib.metadata
 import io
 import json
-import multiprocessing
 import os
 import platform
 import shutil
@@ -18,7 +17,6 @@ import tempfile
 import time
 import unittest.mock
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -26,6 +24,7 @@ import numpy as np
 import pandas as pd
 import peers
 import torch
+from alone import alone
 from captum.attr import IntegratedGradients
 from PIL import Image
 from torch.nn import functional as F
@@ -237,12 +236,6 @@ def large_step_seconds(*, kept: bool) -> float:
     return step_seconds(network, inputs, learning=True)
 
 
-def alone(function: Callable, *values: object, **options: object) -> object:
-    """What the function returns in a process of its own, with the defaults of Python and torch."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *values, **options).result()
-
-
 def compare(columns: list[str], contenders: dict[str, tuple[int, Callable[[], tuple]]]) -> pd.DataFrame:
     """Medians of what each contender returns in its rounds, taken in turn; the first one is ours.
 
@@ -281,19 +274,19 @@ def measure(
     figures, work = ["seconds", "validation", "test"], folder / "work"
     head = {
         "ours, head solved": (rounds, lambda: ours(dataset, weights, HEAD, work)),
-        "tutorial, frozen": (rounds, lambda: alone(peers.tutorial, folder, weights, frozen=True)),
+        "tutorial, frozen": (rounds, lambda: alone("peers.tutorial", folder, weights, frozen=True)),
     }
     tuned = {
         "ours, last stage": (rounds, lambda: ours(dataset, weights, TUNED, work)),
-        "fastai, fine_tune": (peer_rounds, lambda: alone(peers.fastai, folder, weights)),
-        "tutorial, full": (peer_rounds, lambda: alone(peers.tutorial, folder, weights, frozen=False)),
+        "fastai, fine_tune": (peer_rounds, lambda: alone("peers.fastai", folder, weights)),
+        "tutorial, full": (peer_rounds, lambda: alone("peers.tutorial", folder, weights, frozen=False)),
     }
     trained = pd.concat([compare(figures, head), compare(figures, tuned)])
     floor = statistics.median(limit(dataset, weights) for _ in range(3))
     pixels = images.load_images(dataset, SIZE, SIZE)
     vgg = {
         "VGG16, remembered": (rounds, lambda: (vgg_epochs(pixels[:400], cached=True),)),
-        "VGG16, plain": (rounds, lambda: (alone(vgg_epochs, pixels[:400], cached=False),)),
+        "VGG16, plain": (rounds, lambda: (alone("speed.vgg_epochs", pixels[:400], cached=False),)),
     }
     labels = dataset.catalog["label"].map(dataset.classes.index).to_numpy()
     torch.manual_seed(0)
@@ -302,10 +295,13 @@ def measure(
     training.train(network, Examples(pixels, labels, *learned), HEAD, CPU, cache=work, report=len)
     explain = {
         "ours": (rounds, lambda: attribution_by_us(network, pixels[-32:], labels[-32:])),
-        "Captum, its defaults": (rounds, lambda: alone(attribution_by_captum, network, pixels[-32:], labels[-32:])),
+        "Captum, its defaults": (
+            rounds,
+            lambda: alone("speed.attribution_by_captum", network, pixels[-32:], labels[-32:]),
+        ),
     }
-    explained = compare(["seconds an image", "median completeness error"], explain)
-    return trained, floor, compare(["seconds"], vgg), explained, precision_table(pixels)
+    errors = compare(["seconds an image", "median completeness error"], explain)
+    return trained, floor, compare(["seconds"], vgg), errors, precision_table(pixels)
 
 
 def write(
@@ -329,7 +325,7 @@ def write(
         seconds=_markdown(vgg),
         errors=_markdown(explained),
         precisions=_markdown(precisions),
-        kept=alone(large_step_seconds, kept=False) / alone(large_step_seconds, kept=True),
+        kept=alone("speed.large_step_seconds", kept=False) / alone("speed.large_step_seconds", kept=True),
         floor=floor,
         over=trained["seconds"].iloc[0] / floor,
     )
