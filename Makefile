@@ -26,10 +26,10 @@ WEIGHTS ?= imagenet
 TRAINING ?=
 endif
 
-.PHONY: help run test test-unit test-notebooks test-real lint results bench bench-large stamp pins clean
+.PHONY: help run test test-unit test-notebooks test-real lint results results-series bench bench-large stamp pins clean
 
 help:
-	@grep -E '^# make' Makefile | sed 's/^# //'
+	@grep -E '^# (make|  )' Makefile | sed 's/^# //'
 
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: install it, or give PYTHON=path"; exit 1; }
@@ -63,7 +63,7 @@ test-notebooks: $(READY)
 	@$(EXPORT) $(BIN)/python -m pytest --nbmake notebooks
 
 test-real: $(READY)
-	@echo "Notebooks 01 to 03 on the real packages of ../shared"
+	@echo "The notebooks on the real sets of ../shared"
 	@$(EXPORT) $(BIN)/python -m pytest tests/real
 
 lint: $(READY)
@@ -73,6 +73,12 @@ lint: $(READY)
 results: $(READY)
 	@$(EXPORT) $(BIN)/python benchmarks/packages.py '$(PACKAGES)' --weights '$(WEIGHTS)' \
 		--training '{image_height: 270, image_width: 480, batch_size: 8, fine_tuning_epochs: 12, fine_tuning_rate: 0.00005, patience: 12}'
+
+# make results-series CALTECH=caltech101.zip TRASHNET=trashnet.zip CIFAR=cifar10.zip WEIGHTS=mobilenet_v2.pth
+#                     accuracy of notebooks 04 to 07, docs/results.md (an hour)
+results-series: $(READY)
+	@$(EXPORT) $(BIN)/python benchmarks/series.py $(if $(CALTECH),--caltech '$(CALTECH)') \
+		$(if $(TRASHNET),--trashnet '$(TRASHNET)') $(if $(CIFAR),--cifar '$(CIFAR)') $(if $(WEIGHTS),--weights '$(WEIGHTS)')
 
 # make bench PHOTOS=trashnet.zip WEIGHTS=mobilenet_v2.pth  speed against others, docs/benchmarks.md (an hour)
 bench: $(READY)

@@ -12,18 +12,15 @@ from pathlib import Path
 import pandas as pd
 import papermill
 import yaml
+from pages import markdown, put_section
 
 from helpers import catalog, session
 from helpers.archives import Archive
 
 NOTEBOOKS = session.root() / "notebooks"
-PAGE = """# Results
-
-## Real packages, seen from the side and from the top
-
-The set of "Industrial Quality Control of Packages": 152 packages, each seen by two cameras; 17 of them annotated with
-damage boxes, which always stand in the test split. {networks} start from ImageNet; their parameters in notebook 02:
-{recipe}.
+PAGE = """The set of "Industrial Quality Control of Packages": 152 packages, each seen by two cameras; 17 of them
+annotated with damage boxes, which always stand in the test split. {networks} start from ImageNet; their parameters in
+notebook 02: {recipe}.
 
 ### Test accuracy, mean and spread (standard deviation) over {seeds} seeds
 
@@ -113,14 +110,7 @@ def write(accuracy: pd.DataFrame, attribution: pd.DataFrame, arguments: argparse
         step=1 / items,
         attribution=markdown(shares.round(3)),
     )
-    (docs / "results.md").write_text(page, encoding="utf-8")
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """The table with its index as a Markdown table."""
-    table = table.reset_index()
-    rows = [table.columns, ["---"] * len(table.columns), *table.to_numpy()]
-    return "\n".join("| " + " | ".join(str(value) for value in row) + " |" for row in rows)
+    put_section(docs / "results.md", "Real packages, seen from the side and from the top", page)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,8 @@ python benchmarks/speed.py trashnet.zip mobilenet_v2.pth --rounds 3
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import io
 import json
-import os
-import platform
 import shutil
 import statistics
 import tempfile
@@ -26,6 +23,7 @@ import peers
 import torch
 from alone import alone
 from captum.attr import IntegratedGradients
+from pages import machine, markdown
 from PIL import Image
 from torch.nn import functional as F
 
@@ -314,17 +312,14 @@ def write(
 ) -> None:
     """docs/benchmarks.md and docs/benchmarks.png."""
     docs, counts = session.root() / "docs", dataset.catalog["split"].value_counts()
-    libraries = ("torch", "torchvision", "captum", "fastai")
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in libraries)
-    machine = f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
     page = PAGE.format(
-        machine=f"{machine}; Python {platform.python_version()}, {versions}",
+        machine=machine("torch", "torchvision", "captum", "fastai"),
         **counts[["train", "validation", "test"]],
         epochs=peers.EPOCHS,
-        trained=_markdown(trained),
-        seconds=_markdown(vgg),
-        errors=_markdown(explained),
-        precisions=_markdown(precisions),
+        trained=markdown(trained.round(3).rename_axis("")),
+        seconds=markdown(vgg.round(3).rename_axis("")),
+        errors=markdown(explained.round(3).rename_axis("")),
+        precisions=markdown(precisions.round(3).rename_axis("")),
         kept=alone("speed.large_step_seconds", kept=False) / alone("speed.large_step_seconds", kept=True),
         floor=floor,
         over=trained["seconds"].iloc[0] / floor,
@@ -337,18 +332,6 @@ def write(
     axis.set(xlabel="seconds, from photos to trained network", title="Six epochs of transfer learning on two cores")
     axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(docs / "benchmarks.png", dpi=150)
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    table = table.round(3).reset_index(names="")
-    rows = [table.columns, ["---"] * len(table.columns), *table.to_numpy()]
-    return "\n".join("| " + " | ".join(str(value) for value in row) + " |" for row in rows)
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,10 +69,11 @@ def prepare(
 
     copies: how many of each image to remember; 0 for the live path; None to choose: one an epoch, at most MOST_COPIES,
     and the live path where neither memory nor disk holds them or nothing is frozen. Epoch e meets copy e modulo
-    copies; on the live path, copy e. Both paths agree to half precision.
+    copies, so with one copy each image as it is; on the live path as many as there are epochs, if not said otherwise.
+    Both paths agree to half precision.
     """
     if not any(True for _ in frozen.parameters()):
-        return _live(lambda images: images, examples, setting)
+        return _live(lambda images: images, examples, setting, copies or epochs)
     wanted = min(epochs, MOST_COPIES) if copies is None else copies
     run = compute.inference(frozen, setting.device)
     needed, free = _bytes_needed(run, examples, setting, wanted), _free_bytes(setting.cache)
@@ -83,7 +85,7 @@ def prepare(
         )
     why = f"{wanted} copies take {_gib(needed)}, and {_gib(free)} are free" if wanted else "as asked"
     report(f"The frozen part runs anew in every epoch: {why}")
-    return _live(run, examples, setting)
+    return _live(run, examples, setting, copies or epochs)
 
 
 def remember(
@@ -106,17 +108,24 @@ def remember(
     )
 
 
-def _live(run: Function, examples: Examples, setting: Setting) -> Inputs:
+def _live(run: Function, examples: Examples, setting: Setting, copies: int) -> Inputs:
+    images, train, validation = _near(examples.images, setting), *map(torch.as_tensor, examples[2:])
+    drawn = lru_cache(1)(lambda copy: chances(len(train), setting.seed, copy))
+
     def training_inputs(epoch: int, positions: torch.Tensor) -> torch.Tensor:
-        pixels = examples.images[examples.train[positions.numpy()]].to(setting.device)
-        numbers = chances(len(examples.train), setting.seed, epoch)[positions]
-        return run(normalize(augment(pixels, numbers), **setting.normalization))
+        pixels = images[train[positions]].to(setting.device)
+        return run(normalize(augment(pixels, drawn(epoch % copies)[positions]), **setting.normalization))
 
     def validation_inputs(positions: torch.Tensor) -> torch.Tensor:
-        pixels = examples.images[examples.validation[positions.numpy()]].to(setting.device)
-        return run(normalize(pixels, **setting.normalization))
+        return run(normalize(images[validation[positions]].to(setting.device), **setting.normalization))
 
     return Inputs(training_inputs, validation_inputs)
+
+
+def _near(images: Array, setting: Setting) -> Array:
+    """The images on the device, where they fit into what activations may take there."""
+    fits = isinstance(images, torch.Tensor) and images.nbytes <= setting.memory_bytes
+    return images.to(setting.device) if fits else images
 
 
 def _remember(run: Function, source: tuple[Array, np.ndarray], setting: Setting, copies: int, digest: str) -> Array:

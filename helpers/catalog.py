@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from helpers.archives import Archive, ArchiveError, sha256, write_zip
+from helpers.archives import Archive, ArchiveError, write_zip
 from helpers.checks import CORRECTED, LEFT_OUT, check_photos, threaded
 from helpers.layouts import SPLITS, read_layout
 from helpers.photos import decode, encode, fit
@@ -28,7 +28,7 @@ class SplitError(ValueError):
 
 
 class Dataset(NamedTuple):
-    """A `data.zip`: where it lies, its catalog, and the facts of its `dataset.json`."""
+    """A set of images: the `data.zip` (or raw archive) they lie in, the catalog, and the facts of a `dataset.json`."""
 
     path: Path
     catalog: pd.DataFrame
@@ -39,8 +39,9 @@ class Dataset(NamedTuple):
     raw_sha256: str
 
     def sha256(self) -> str:
-        """Digest of the archive: the models trained on it carry it."""
-        return sha256(self.path)
+        """Digest of the archive or folder: the models trained on it carry it."""
+        with Archive(self.path) as archive:
+            return archive.digest()
 
 
 def scan(archive: Archive, progress: Callable[[Iterator], Iterator] = iter) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -93,6 +94,48 @@ def assign_splits(
     ]
     findings = pd.DataFrame({"source": moved["source"], "problem": reasons, "action": CORRECTED})
     return divided, findings.reset_index(drop=True)
+
+
+def assign_counts(photos: pd.DataFrame, *, train: int, validation: int, seed: int) -> pd.DataFrame:
+    """The photos with `split` filled: so many items of each label to learn from and to choose with, the rest to test.
+
+    Whole groups are drawn, as by `assign_splits`. Of a label with too few items at least a tenth stays for the test,
+    and at most a fifth goes to validation, but never less than its smallest group.
+    Raises SplitError where a label cannot be in all three splits, and ValueError for counts below 1.
+    """
+    if train < 1 or validation < 1:
+        raise ValueError(f"train and validation must be at least 1 item of each label, not {train} and {validation}")
+    groups = photos.groupby("group").agg(label=("label", "first"), items=("item", "nunique")).assign(split="test")
+    generator = np.random.default_rng(seed)
+    for _, members in groups.groupby("label"):
+        total = members["items"].sum()
+        chosen = max(min(validation, max(1, total // 5)), members["items"].min())
+        learned = min(train, total - chosen - max(1, total // 10))
+        drawn = _draw(members["items"], chosen, 2, generator)
+        groups.loc[drawn, "split"] = "validation"
+        groups.loc[_draw(members["items"].drop(drawn), learned, 1, generator), "split"] = "train"
+    divided = photos.assign(split=photos["group"].map(groups["split"]))
+    _check_splits(divided)
+    return divided
+
+
+def limit(dataset: Dataset, train: int, seed: int) -> Dataset:
+    """The data set with at most so many training images of each class, drawn at random; the others have no split.
+
+    The first n drawn for a larger number are those drawn for a smaller one: more images, not others.
+    """
+    learned = dataset.catalog[dataset.catalog["split"] == "train"]
+    kept = learned.sample(frac=1, random_state=seed).groupby("label").head(train).index
+    split = dataset.catalog["split"].where(~dataset.catalog.index.isin(learned.index.difference(kept)), "")
+    return dataset._replace(catalog=dataset.catalog.assign(split=split))
+
+
+def in_place(archive: Archive, photos: pd.DataFrame, *, name: str, seed: int) -> Dataset:
+    """The data set of divided photos that stay in their raw archive, as they are: for sets of one's own machine."""
+    table = photos.sort_values("source", kind="stable").reset_index(drop=True).rename(columns={"source": "path"})
+    classes, views = sorted(table["label"].unique()), sorted(set(table["view"]) - {""})
+    table = table.rename(columns={"raw_sha256": "sha256"})[COLUMNS]
+    return Dataset(archive.path, table, name, classes, views, seed, archive.digest())
 
 
 def save(

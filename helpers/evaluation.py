@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
+from helpers import uncertainty
+
 FUSED = "fused"
 
 
@@ -51,6 +53,41 @@ def scores(predicted: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["view", "images", "accuracy", "precision", "recall", "f1"])
 
 
+def from_confusion(matrix: np.ndarray) -> dict[str, float]:
+    """Accuracy, and precision, recall and F1 as the mean over classes, 0 where a class was never called or is absent.
+
+    matrix: (C, C), how often each true class (row) was called each class (column).
+    """
+    hits, true, called = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+    precision, recall, f1 = hits / called.clip(1), hits / true.clip(1), 2 * hits / (true + called).clip(1)
+    means = {"precision": precision.mean(), "recall": recall.mean(), "f1": f1.mean()}
+    return {"accuracy": float(hits.sum() / matrix.sum())} | {name: float(mean) for name, mean in means.items()}
+
+
+def headline(predicted: pd.DataFrame, classes: list[str], seed: int) -> dict[str, float]:
+    """Accuracy and mean class recall over all rows, each with the ends of its 95 % interval, and how many rows.
+
+    Mean class recall counts every class the same, however many images it has; the classes in the table count.
+    """
+    truth, called = (pd.Categorical(predicted[column], classes).codes for column in ("label", "predicted"))
+    right = truth == called
+
+    def mean_recall(rows: np.ndarray) -> float:
+        counts = np.bincount(truth[rows], minlength=len(classes))
+        hits = np.bincount(truth[rows], right[rows], minlength=len(classes))
+        return float((hits[counts > 0] / counts[counts > 0]).mean())
+
+    accuracy = uncertainty.wilson(right.sum(), len(right))
+    recall = uncertainty.bootstrap(mean_recall, predicted["item"], seed)
+    return {
+        "accuracy": float(right.mean()),
+        **{f"accuracy {end}": value for end, value in accuracy._asdict().items()},
+        "mean class recall": mean_recall(np.arange(len(right))),
+        **{f"recall {end}": value for end, value in recall._asdict().items()},
+        "images": len(right),
+    }
+
+
 def class_scores(predicted: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     """For each view and class: precision, recall, F1, and of how many images."""
     tables = []
@@ -71,6 +108,17 @@ def log_loss(predicted: pd.DataFrame, classes: list[str]) -> float:
     part = predicted[predicted["view"] == FUSED] if FUSED in set(predicted["view"]) else predicted
     columns = [classes.index(label) for label in part["label"]]
     return float(-np.log(part[classes].to_numpy()[np.arange(len(part)), columns].clip(1e-7)).mean())
+
+
+def confused_pairs(predicted: pd.DataFrame) -> pd.DataFrame:
+    """How often each class was called another one, most often first: columns label, predicted, images, share.
+
+    share: of the images of that class.
+    """
+    wrong = predicted[predicted["label"] != predicted["predicted"]]
+    table = wrong.groupby(["label", "predicted"]).size().rename("images").reset_index()
+    table["share"] = table["images"] / table["label"].map(predicted["label"].value_counts())
+    return table.sort_values("images", ascending=False, kind="stable").reset_index(drop=True)
 
 
 def worst_mistakes(predicted: pd.DataFrame, count: int) -> pd.DataFrame:

@@ -50,8 +50,19 @@ def load_images(
     key = hashlib.sha256(facts.encode()).hexdigest()
     file = dataset.path.parent / "cache" / f"images-{key[:32]}.npy"
     with Archive(dataset.path) as archive:
-        decoded = threaded(lambda path: _decode(archive, path, height, width)[None], paths)
+        decoded = threaded(lambda path: to_pixels(archive.read(path), path, height, width)[None], paths)
         return arrays.collect(progress(decoded), shape, np.uint8, file, memory_bytes)
+
+
+def to_pixels(data: bytes, name: str, height: int, width: int) -> torch.Tensor:
+    """(3, height, width) uint8 of a photo's bytes. Other proportions are squeezed, not cut: damage may be at the edge.
+
+    Raises PhotoError where the photo cannot be used.
+    """
+    image, _ = decode(data, name)
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def normalize(images: torch.Tensor, mean: Sequence[float], deviation: Sequence[float]) -> torch.Tensor:
@@ -116,11 +127,3 @@ def read_image(dataset: Dataset, path: str) -> np.ndarray:
     """One image of the data set as it is stored, (H, W, 3) uint8: for looking at, not for training."""
     with Archive(dataset.path) as archive:
         return np.asarray(decode(archive.read(path), path)[0])
-
-
-def _decode(archive: Archive, path: str, height: int, width: int) -> torch.Tensor:
-    """(3, height, width) uint8. Other proportions are squeezed, not cut: damage may be at the edge."""
-    image, _ = decode(archive.read(path), path)
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)

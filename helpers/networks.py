@@ -8,7 +8,6 @@ import json
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,10 +21,10 @@ from torchvision.models.vision_transformer import VisionTransformer
 
 from helpers.archives import Archive, ArchiveError, sha256, write_zip
 from helpers.catalog import Dataset
+from helpers.convnets import NETWORKS
 from helpers.stages import head_name, split, stages
 
 FORMAT_VERSION = 1
-SMALL_CNN = "small_cnn"
 IMAGENET_NORMALIZATION = {"mean": [0.485, 0.456, 0.406], "deviation": [0.229, 0.224, 0.225]}
 _RENAMED = {  # what the published weights of DenseNet and the vision transformers call their layers, and what we do
     r"(denselayer\d+\.(norm|conv))\.([12])\.": r"\1\3.",
@@ -49,39 +48,22 @@ class Model(NamedTuple):
 def build(architecture: str, classes: int, weights: str) -> nn.Module:
     """A network of that architecture whose new head gives `classes` logits.
 
-    architecture: "small_cnn", or any name of torchvision's classification models.
+    architecture: a name of `convnets.NETWORKS`, or any of torchvision's classification models.
     weights: "imagenet" for torchvision's published ones, a path to a state dict (.pth or .safetensors), or "none".
     Raises ValueError for an unknown architecture, WeightsError where the weights cannot be had or do not fit.
     """
-    if architecture == SMALL_CNN:
-        network = small_cnn(classes)
+    if architecture in NETWORKS:
+        network = NETWORKS[architecture](classes)
     elif architecture in torchvision.models.list_models(module=torchvision.models):
         network = torchvision.models.get_model(architecture, weights=None, **_options(architecture))
         network.aux_logits = False  # GoogLeNet and Inception: one output in training too
         _replace_head(network, classes)
     else:
-        known = ", ".join([SMALL_CNN, *torchvision.models.list_models(module=torchvision.models)])
+        known = ", ".join([*NETWORKS, *torchvision.models.list_models(module=torchvision.models)])
         raise ValueError(f"Unknown architecture {architecture!r}: choose one of {known}")
     if weights != "none":
         _load_weights(network, _state(architecture, weights), f"{weights} weights of {architecture}")
     return network
-
-
-def small_cnn(classes: int) -> nn.Sequential:
-    """Four convolutions, each with normalization, ReLU and pooling, then one linear layer: small enough to read.
-
-    Takes (N, 3, H, W) of any size from 16 px. The strongest answer anywhere in the image counts (global maximum):
-    damage is small, and an average over the image would drown it.
-    """
-    layers: list[nn.Module] = []
-    for before, after in pairwise((3, 16, 32, 64, 128)):
-        layers += [
-            nn.Conv2d(before, after, 3, padding=1, bias=False),
-            nn.BatchNorm2d(after),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-        ]
-    return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(after, classes))
 
 
 def input_size(network: nn.Module, architecture: str, height: int, width: int) -> tuple[int, int]:
@@ -137,12 +119,18 @@ def origin(weights: str) -> str:
 
 
 def describe(
-    architecture: str, dataset: Dataset, *, views: list[str], size: tuple[int, int], weights: str
+    architecture: str,
+    dataset: Dataset,
+    *,
+    views: list[str],
+    size: tuple[int, int],
+    weights: str,
+    normalization: dict[str, list[float]],
 ) -> dict[str, object]:
     """The beginnings of a network's card; the recipe, the history and the metrics come when they are known.
 
-    size: (height, width) in px of the input. weights: as given to `build`. threshold: of the probability above
-    which a class is called, here the neutral one.
+    size: (height, width) in px of the input. weights: as given to `build`. The temperature by which logits are to be
+    divided is 1 until it is fitted; below the threshold of the highest probability the answer is "not sure".
     """
     return {
         "format_version": FORMAT_VERSION,
@@ -150,9 +138,10 @@ def describe(
         "classes": dataset.classes,
         "views": views,
         "input": {"height": size[0], "width": size[1]},
-        "normalization": IMAGENET_NORMALIZATION,
+        "normalization": normalization,
         "origin": origin(weights),
-        "threshold": 1 / len(dataset.classes),
+        "temperature": 1.0,
+        "threshold": 0.0,
         "data_sha256": dataset.sha256(),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "pillow")},
     }
@@ -232,8 +221,8 @@ def _options(architecture: str) -> dict[str, bool]:
 
 def _state(architecture: str, weights: str) -> dict[str, torch.Tensor]:
     if weights == "imagenet":
-        if architecture == SMALL_CNN:
-            raise WeightsError(f'There are no ImageNet weights of {SMALL_CNN}: it starts from nothing, weights="none"')
+        if architecture in NETWORKS:
+            raise WeightsError(f'{architecture} has no ImageNet weights: it starts from nothing, weights="none"')
         published = torchvision.models.get_model_weights(architecture).DEFAULT
         try:
             return published.get_state_dict(progress=False, check_hash=True)

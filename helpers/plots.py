@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 from scipy import ndimage
 from sklearn.metrics import confusion_matrix
 
@@ -26,6 +26,17 @@ def class_color(label: str, classes: Sequence[str]) -> str:
     return PALETTE[list(classes).index(label) % len(PALETTE)]
 
 
+def grid(rows: int, columns: int, row_height: float) -> tuple[Figure, np.ndarray]:
+    """A figure that is shown where it is returned, and not a second time at the end of the cell."""
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(_WIDTH, row_height * rows + 0.3), squeeze=False, layout="constrained"
+    )
+    plt.close(figure)
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
 def gallery(
     images: Sequence[np.ndarray],
     titles: Sequence[str],
@@ -40,7 +51,7 @@ def gallery(
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     height, width = images[0].shape[:2]
-    figure, axes = _grid(rows, columns, _WIDTH / columns * height / width + 0.35)
+    figure, axes = grid(rows, columns, _WIDTH / columns * height / width + 0.35)
     for index, axis in enumerate(axes.flat):
         axis.axis("off")
         if index < len(images):
@@ -58,7 +69,7 @@ def split_counts(catalog: pd.DataFrame, classes: Sequence[str]) -> Figure:
         catalog.groupby(["label", "view", "split"]).size().unstack(fill_value=0).reindex(columns=SPLITS, fill_value=0)
     )
     names = [f"{label}\n{view}".strip() for label, view in groups.index]
-    figure, axes = _grid(1, 1, 3.4 if len(names) <= 12 else 4.2)
+    figure, axes = grid(1, 1, 3.4 if len(names) <= 12 else 4.2)
     axis = axes[0, 0]
     left = np.zeros(len(names))
     for split in SPLITS:
@@ -76,7 +87,7 @@ def split_counts(catalog: pd.DataFrame, classes: Sequence[str]) -> Figure:
 
 def sizes(raw: pd.DataFrame, stored: pd.DataFrame) -> Figure:
     """Width and height in px of the photos as they came and as they are stored; larger dots are more photos."""
-    figure, axes = _grid(1, 2, 3.6)
+    figure, axes = grid(1, 2, 3.6)
     for axis, table, title in zip(axes[0], (raw, stored), ("As they came", "As stored"), strict=True):
         counts = table.groupby(["width", "height"]).size().reset_index(name="images")
         axis.scatter(counts["width"], counts["height"], 30 + 270 * counts["images"] / counts["images"].max(), alpha=0.6)
@@ -94,27 +105,10 @@ def sizes(raw: pd.DataFrame, stored: pd.DataFrame) -> Figure:
     return figure
 
 
-def curves(histories: dict[str, pd.DataFrame]) -> Figure:
-    """Loss and accuracy by epoch for each network: training dashed, validation solid, a dot at the epoch kept."""
-    figure, axes = _grid(len(histories), 2, 2.6)
-    for (name, history), pair in zip(histories.items(), axes, strict=True):
-        kept = history.loc[history["best"]].iloc[-1]
-        for axis, figure_name in zip(pair, ("loss", "accuracy"), strict=True):
-            axis.plot(history["epoch"], history[f"train_{figure_name}"], "--", color="#888888", label="training")
-            axis.plot(history["epoch"], history[f"validation_{figure_name}"], color=PALETTE[1], label="validation")
-            axis.plot(kept["epoch"], kept[f"validation_{figure_name}"], "o", color=PALETTE[0], label="epoch kept")
-            _mark_phases(axis, history)
-            axis.set(xlabel="epoch", ylabel=figure_name, title=f"{name}: {figure_name}")
-            axis.grid(alpha=0.25)
-        pair[1].set_ylim(0, 1.02)
-        pair[1].legend(fontsize=8, loc="lower right")
-    return figure
-
-
 def confusions(predicted: pd.DataFrame, classes: Sequence[str], title: str) -> Figure:
     """One confusion matrix a view: rows are the truth, columns the answer; numbers are images (fused: items)."""
     views = list(dict.fromkeys(predicted["view"]))
-    figure, axes = _grid(1, len(views), 3.2 if len(classes) <= 6 else 8)
+    figure, axes = grid(1, len(views), 3.2 if len(classes) <= 6 else 8)
     for axis, view in zip(axes[0], views, strict=True):
         part = predicted[predicted["view"] == view]
         matrix = confusion_matrix(part["label"], part["predicted"], labels=list(classes))
@@ -140,13 +134,91 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], axis: Axes) -> Axes:
     return axis
 
 
+def ways_to_learn(stages: int) -> Figure:
+    """What learns and what is frozen: from scratch, feature extraction, fine-tuning. stages: of the body."""
+    ways = {
+        "from scratch": ["random"] * (stages + 1),
+        "feature extraction": ["frozen"] * stages + ["random"],
+        "fine-tuning": ["frozen"] * (stages - 1) + ["learned", "random"],
+    }
+    looks = {
+        "random": (PALETTE[0], "starts from random numbers, learns"),
+        "learned": (PALETTE[5], "starts from ImageNet, learns on"),
+        "frozen": ("#DDDDDD", "from ImageNet, frozen"),
+    }
+    figure, axes = grid(1, 1, 3.2)
+    axis = axes[0, 0]
+    for row, parts in enumerate(ways.values()):
+        for column, part in enumerate(parts):
+            axis.barh(row, 0.9, left=column, height=0.6, color=looks[part][0], edgecolor="black", linewidth=0.8)
+            label = "head" if column == stages else f"stage {column + 1}"
+            axis.text(column + 0.45, row, label, ha="center", va="center", fontsize=9)
+    axis.set_yticks(range(len(ways)), list(ways))
+    axis.invert_yaxis()
+    axis.set_xticks([])
+    axis.spines[["left", "bottom"]].set_visible(False)
+    handles = [Patch(facecolor=color, edgecolor="black", label=text) for color, text in looks.values()]
+    axis.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=3, frameon=False)
+    axis.set_title("The image goes in at the left, the classes come out at the right")
+    return figure
+
+
+def gains(before: pd.Series, after: pd.Series, count: int, title: str) -> Figure:
+    """The classes whose recall (0 to 1, by class) gained most and least, an arrow from before to after each."""
+    order = (after - before).sort_values(ascending=False, kind="stable").index
+    shown = order if len(order) <= 2 * count else order[:count].append(order[-count:])
+    figure, axes = grid(1, 1, 0.28 * len(shown) + 0.8)
+    axis = axes[0, 0]
+    for row, label in enumerate(shown):
+        axis.plot([before[label], after[label]], [row, row], color="#BBBBBB", linewidth=3, zorder=1)
+    axis.scatter(before[shown], range(len(shown)), color=PALETTE[0], label="before", zorder=2)
+    axis.scatter(after[shown], range(len(shown)), color=PALETTE[1], marker="D", label="after", zorder=2)
+    axis.set_yticks(range(len(shown)), shown)
+    axis.invert_yaxis()
+    axis.set(xlim=(-0.03, 1.03), xlabel="recall", title=title)
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def answers(
+    photos: Sequence[np.ndarray],
+    maps: Sequence[np.ndarray],
+    table: pd.DataFrame,
+    classes: Sequence[str],
+    threshold: float,
+    title: str,
+) -> Figure:
+    """A row for each photo (H, W, 3): the photo, its attribution (H, W) over it, and the probability of each class.
+
+    table: columns name, answer, and a probability for each class. threshold: of being sure, dotted.
+    """
+    figure, axes = grid(len(photos), 3, 2.5)
+    rows = table.to_dict("records")
+    for photo, attribution, row, (picture, heated, bars) in zip(photos, maps, rows, axes, strict=True):
+        picture.imshow(photo)
+        picture.set_title(row["name"], fontsize=9)
+        heat(photo, attribution, heated)
+        heated.set_title("what counted", fontsize=9)
+        for axis in (picture, heated):
+            axis.axis("off")
+        values = [row[label] for label in classes]
+        drawn = bars.barh(classes, values, color=[class_color(label, classes) for label in classes])
+        bars.bar_label(drawn, [f"{value:.0%}" for value in values], padding=3, fontsize=9)
+        bars.axvline(threshold, color="black", linestyle=":", linewidth=1)
+        bars.invert_yaxis()
+        bars.set(xlim=(0, 1.15), xlabel="probability (dotted: sure above)")
+        bars.set_title(row["answer"], fontweight="bold")
+    figure.suptitle(title, fontweight="bold")
+    return figure
+
+
 def accuracies(table: pd.DataFrame, baseline: float) -> Figure:
     """Test accuracy by view for each network, against always answering the most frequent class.
 
     table: columns network, view, accuracy.
     """
     networks, views = list(dict.fromkeys(table["network"])), list(dict.fromkeys(table["view"]))
-    figure, axes = _grid(1, 1, 3.4)
+    figure, axes = grid(1, 1, 3.4)
     axis = axes[0, 0]
     width = 0.8 / len(networks)
     for index, name in enumerate(networks):
@@ -171,7 +243,7 @@ def attribution_panels(
     """
     columns = 1 + max(len(table) for table in rows)
     height, width = rows[0]["image"].iloc[0].shape[:2]
-    figure, axes = _grid(len(rows), columns, _WIDTH / columns * height / width + 0.45)
+    figure, axes = grid(len(rows), columns, _WIDTH / columns * height / width + 0.45)
     for axis in axes.flat:
         axis.axis("off")
     for table, axis_row, name, row_captions in zip(rows, axes, titles, captions, strict=True):
@@ -211,7 +283,7 @@ def region_shares(table: pd.DataFrame, title: str) -> Figure:
     table: columns network, view, region, attribution, area (0 to 1).
     """
     views, regions = list(dict.fromkeys(table["view"])), list(dict.fromkeys(table["region"]))
-    figure, axes = _grid(1, len(views), 3.4)
+    figure, axes = grid(1, len(views), 3.4)
     for axis, view in zip(axes[0], views, strict=True):
         part = table[table["view"] == view]
         names = list(dict.fromkeys(part["network"]))
@@ -231,19 +303,8 @@ def region_shares(table: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def _grid(rows: int, columns: int, row_height: float) -> tuple[Figure, np.ndarray]:
-    """A figure that is shown where it is returned, and not a second time at the end of the cell."""
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(_WIDTH, row_height * rows + 0.3), squeeze=False, layout="constrained"
-    )
-    plt.close(figure)
-    for axis in axes.flat:
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
 def _note(text: str) -> Figure:
-    figure, axes = _grid(1, 1, 0.6)
+    figure, axes = grid(1, 1, 0.6)
     axes[0, 0].axis("off")
     axes[0, 0].text(0.5, 0.5, text, ha="center", va="center")
     return figure
@@ -252,17 +313,3 @@ def _note(text: str) -> Figure:
 def _draw_box(axis: Axes, box: list) -> None:
     _, left, top, right, bottom = box
     axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=BOX_COLOR, linewidth=2))
-
-
-def _mark_phases(axis: Axes, history: pd.DataFrame) -> None:
-    for phase, part in history.groupby("phase", sort=False):
-        if part["epoch"].iloc[0] > 1:
-            axis.axvline(part["epoch"].iloc[0] - 0.5, color="black", linewidth=0.8, linestyle=":")
-        axis.annotate(
-            phase,
-            (part["epoch"].iloc[0] - 0.4, 1),
-            xycoords=("data", "axes fraction"),
-            fontsize=8,
-            va="top",
-            color="#555555",
-        )

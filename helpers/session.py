@@ -150,6 +150,29 @@ def offer(path: Path) -> None:
         files.download(str(path))
 
 
+def ask_for_photos() -> object | None:
+    """A button to upload photos with, where a person sits before the notebook; else None. See `uploaded`."""
+    if not someone_can_answer():
+        return None
+    if _in_colab():
+        from google.colab import files
+
+        return files.upload()
+    import ipywidgets
+    from IPython.display import display
+
+    button = ipywidgets.FileUpload(accept="image/*", multiple=True, description="Choose photos")
+    display(button)
+    return button
+
+
+def uploaded(answer: object | None) -> list[tuple[str, bytes]]:
+    """Names and bytes of the photos that were chosen so far with what `ask_for_photos` gave."""
+    if isinstance(answer, dict):  # Colab's
+        return list(answer.items())
+    return [(file["name"], bytes(file["content"])) for file in answer.value] if answer else []
+
+
 def progress(rows: Iterable[Row], what: str, total: int | None = None) -> Iterator[Row]:
     """A bar for a person; in a log or a report a line each ten seconds, and one at the end."""
     often = 0.1 if someone_can_answer() else 10

@@ -1,22 +1,42 @@
-"""Raw data from where it is: the built-in sample, a zip or folder of yours, or an address with its checksum."""
+"""Raw data from where it is: the built-in sample, a published set, a zip or folder of yours, or an address."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
+import numpy as np
 import pooch
+from PIL import Image
 
-from helpers import sample
-from helpers.archives import write_zip
+from helpers import sample, session
+from helpers.archives import Archive, ArchiveError, write_zip
+from helpers.photos import EXTENSIONS
 
 SAMPLE_ITEMS, SAMPLE_ANNOTATED = 300, 60
+
+Members = Iterator[tuple[str, bytes]]
+
+
+class _Published(NamedTuple):
+    """The addresses of one file in the order they are asked, its checksum, and how its photos are got out of it."""
+
+    addresses: tuple[str, ...]
+    checksum: str
+    unpack: Callable[[Path], Members] | None = None
 
 
 def obtain(raw_data: str, sha256: str, folder: Path, *, seed: int, sample_items: int = SAMPLE_ITEMS) -> Path:
     """The path of the raw data: a zip archive or a folder.
 
-    raw_data: "sample" (drawn for `seed` with `sample_items` items), a path, or an http(s) address.
+    raw_data: "sample" (drawn for `seed` with `sample_items` items), a name of PUBLISHED, a path, or an http(s)
+    address. A published file that was downloaded by hand, under its own name, is taken as a path.
     sha256: checksum of what stands at the address; an address without one is refused.
     folder: where the drawn sample and downloads are kept.
     Raises FileNotFoundError for a path that is not there, ConnectionError where a download fails.
@@ -25,28 +45,125 @@ def obtain(raw_data: str, sha256: str, folder: Path, *, seed: int, sample_items:
         annotated = min(SAMPLE_ANNOTATED, sample_items // 5 // 2 * 2)
         pictures = sample.draw_sample(sample_items, annotated=annotated, seed=seed)
         return write_zip(folder / "sample-raw-data.zip", pictures)
+    if raw_data in PUBLISHED:
+        return _published(raw_data, folder / "downloads")
     if urlsplit(raw_data).scheme in ("http", "https"):
-        return download(raw_data, sha256, folder / "downloads")
-    path = Path(raw_data)
-    if not path.exists():
-        raise FileNotFoundError(f'{path} is missing: give the path of a zip or folder, an address, or "sample"')
+        if not sha256:
+            raise ValueError(f"{raw_data} needs its SHA-256: a download is only as good as its checksum")
+        return download(raw_data, f"sha256:{sha256.lower()}", folder / "downloads")
+    known = ", ".join(f'"{name}"' for name in ("sample", *PUBLISHED))
+    remedy = f"give raw_data as the path of a zip or folder, an address, or one of {known}"
+    path = session.require(session.resolve(raw_data), remedy)
+    for name, published in PUBLISHED.items():
+        if published.unpack and path.name == _file_name(published.addresses[0]):
+            return _unpacked(name, path, folder / "downloads")
     return path
 
 
-def download(address: str, sha256: str, folder: Path) -> Path:
-    """The file at an address, whole and with that SHA-256, or an error and no file; fetched once.
+def download(address: str, checksum: str | None, folder: Path) -> Path:
+    """The file at an address, whole and with that checksum, or an error and no file; fetched once.
 
-    Raises ValueError where no checksum is given, and ConnectionError where the download is refused, breaks off or
-    brings something else.
+    checksum: as in "sha256:..." or "md5:..."; None takes what comes.
+    Raises ConnectionError where the download is refused, breaks off or brings something else.
     """
-    if not sha256:
-        raise ValueError(f"{address} needs its SHA-256: a download is only as good as its checksum")
-    name = Path(urlsplit(address).path).name or "raw-data.zip"
     try:
-        return Path(pooch.retrieve(address, f"sha256:{sha256.lower()}", fname=name, path=folder, progressbar=False))
+        return Path(pooch.retrieve(address, checksum, fname=_file_name(address), path=folder, progressbar=False))
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0][:300]
         raise ConnectionError(
             f"{address} could not be fetched whole ({reason}). Nothing was kept. Try again, "
             "or download it by hand and give the path of the file"
         ) from error
+
+
+def photos(where: str) -> Members:
+    """Names and bytes of photos to answer: of one file, of all in a folder or zip, or of what stands at an address.
+
+    where: a path or an http(s) address; "" gives none.
+    Raises FileNotFoundError for a path that is not there, ConnectionError where a download fails.
+    """
+    if not where:
+        return
+    if urlsplit(where).scheme in ("http", "https"):
+        with tempfile.TemporaryDirectory() as folder:  # fetched anew each time: what stands there may change
+            yield from photos(str(download(where, None, Path(folder))))
+        return
+    path = session.resolve(where)
+    if path.is_file() and not zipfile.is_zipfile(path):
+        yield path.name, path.read_bytes()
+        return
+    with Archive(path) as archive:
+        for name in archive.names:
+            if PurePosixPath(name).suffix.lower() in EXTENSIONS:
+                yield name, archive.read(name)
+
+
+def _published(name: str, folder: Path) -> Path:
+    published, failures = PUBLISHED[name], []
+    for address in published.addresses:
+        try:
+            path = download(address, published.checksum, folder)
+            return _unpacked(name, path, folder) if published.unpack else path
+        except ConnectionError as error:
+            failures.append(error)
+    raise ConnectionError("\n".join(map(str, failures)))
+
+
+def _unpacked(name: str, path: Path, folder: Path) -> Path:
+    """The photos of a published file as a zip of class folders, made once."""
+    target = folder / f"{name}.zip"
+    if target.exists():
+        return target
+    if not pooch.hashes.hash_matches(path, PUBLISHED[name].checksum):
+        raise ArchiveError(f"{path} is not the published file of {name}, or a part of it: download it again")
+    return write_zip(target, PUBLISHED[name].unpack(path))
+
+
+def _caltech(path: Path) -> Members:
+    """The photos of the archive within the archive."""
+    with zipfile.ZipFile(path) as outer:
+        name = next(name for name in outer.namelist() if name.endswith("101_ObjectCategories.tar.gz"))
+        with tarfile.open(fileobj=io.BytesIO(outer.read(name)), mode="r:gz") as inner:
+            for member in inner:
+                if member.isfile() and member.name.endswith(".jpg"):
+                    yield member.name.removeprefix("./"), inner.extractfile(member).read()
+
+
+def _cifar(path: Path) -> Members:
+    """Records of one byte for the label and 3,072 for the pixels, as PNG files."""
+    with tarfile.open(path, mode="r:gz") as archive:
+        members = {PurePosixPath(member.name).name: member for member in archive if member.isfile()}
+        files = {name: archive.extractfile(member).read() for name, member in members.items()}
+    labels = files["batches.meta.txt"].decode().split()
+    parts = {"train": [f"data_batch_{number}.bin" for number in range(1, 6)], "test": ["test_batch.bin"]}
+    for split, names in parts.items():
+        records = np.frombuffer(b"".join(files[name] for name in names), np.uint8).reshape(-1, 1 + 3 * 32 * 32)
+        for number, record in enumerate(records):
+            pixels, buffer = record[1:].reshape(3, 32, 32).transpose(1, 2, 0), io.BytesIO()
+            Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", compress_level=1)
+            yield f"{split}/{labels[record[0]]}/{number:05d}.png", buffer.getvalue()
+
+
+def _file_name(address: str) -> str:
+    return Path(urlsplit(address).path).name or "raw-data.zip"
+
+
+PUBLISHED = {
+    "caltech-101": _Published(  # Li, Andreeto, Ranzato and Perona (2022), CaltechDATA, CC BY 4.0
+        ("https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",),
+        "md5:3138e1922a9193bfa496528edbbc45d0",
+        _caltech,
+    ),
+    "trashnet": _Published(  # Yang and Thung (2016), Classification of Trash for Recyclability Status, MIT
+        ("https://huggingface.co/datasets/garythung/trashnet/resolve/main/dataset-resized.zip",),
+        "sha256:c060e8abfe5d6de0578ca15be1ed8ad0794a865d333c3473d53d1d9ad6e38b8c",
+    ),
+    "cifar-10": _Published(  # Krizhevsky (2009), Learning Multiple Layers of Features; this form holds no pickle
+        (
+            "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+            "https://cave.cs.toronto.edu/kriz/cifar-10-binary.tar.gz",
+        ),
+        "md5:c32a1d4ab5d03f1284b67883e8d87530",
+        _cifar,
+    ),
+}

@@ -22,7 +22,18 @@ import pandas as pd
 import torch
 from torch import nn
 
-from helpers import activations, catalog, checkpoints, compute, distributed, heads, networks, session, stages
+from helpers import (
+    activations,
+    catalog,
+    checkpoints,
+    compute,
+    distributed,
+    evaluation,
+    heads,
+    networks,
+    session,
+    stages,
+)
 from helpers.arrays import Array
 from helpers.catalog import Dataset
 from helpers.images import Examples, batches, load_images, rows_where
@@ -170,7 +181,7 @@ def _learn(stretch: _Stretch, epoch: int, number: int) -> dict[str, float]:
     labels = torch.as_tensor(examples.labels[examples.train], device=device)
     half = compute.precision(device) == torch.float16
     scaler = torch.amp.GradScaler(device.type, _FIRST_SCALE, enabled=half)
-    sums = []
+    sums = 0
     networks.training_mode(network, keep_norms=recipe.keep_norms)
     with torch.random.fork_rng([device] if device.type == "cuda" else []), distributed.whole_batches(network):
         order = batches(np.arange(len(labels)), recipe.batch_size, seed_epoch(recipe.seed, number))
@@ -187,28 +198,28 @@ def _learn(stretch: _Stretch, epoch: int, number: int) -> dict[str, float]:
             scaler.scale(batch_loss * distributed.processes() / len(positions)).backward()
             scaler.step(optimizer)
             scaler.update()
-            sums.append(_sums(batch_loss, logits, truth))
-    sums = distributed.total(torch.stack(sums).sum(0))
-    learned = {"learning_rate": optimizer.param_groups[0]["lr"]} | _means("train", sums) | _validate(stretch)
+            sums = sums + _sums(batch_loss, logits, truth)
+    figures = _figures("train", distributed.total(sums))
+    learned = {"learning_rate": optimizer.param_groups[0]["lr"]} | figures | _validate(stretch)
     if not math.isfinite(learned["train_loss"] + learned["validation_loss"]):
         raise FloatingPointError(
             f"The loss of epoch {number} is no longer a number: choose a lower {stretch.phase.name} learning rate"
         )
-    return learned | {"samples": int(sums[2])}
+    return learned | {"samples": int(sums[1:].sum())}
 
 
 def _validate(stretch: _Stretch) -> dict[str, float]:
-    """Mean loss and accuracy over the validation examples, each counted once however many processes share them."""
+    """The figures of the validation examples, each counted once however many processes share them."""
     labels = torch.as_tensor(stretch.examples.labels[stretch.examples.validation], device=stretch.device)
-    sums = []
+    sums = 0
     stretch.network.eval()
     for positions in batches(np.arange(len(labels)), stretch.recipe.batch_size):
         own = distributed.share(positions)
         with torch.inference_mode(), compute.autocast(stretch.learning, stretch.device, learning=False):
             logits = stretch.learning(stretch.inputs.validation(own))
         truth = labels[own.to(stretch.device)]
-        sums.append(_sums(stretch.loss(logits, truth), logits, truth))
-    return _means("validation", distributed.total(torch.stack(sums).sum(0)))
+        sums = sums + _sums(stretch.loss(logits, truth), logits, truth)
+    return _figures("validation", distributed.total(sums))
 
 
 def _solve(stretch: _Stretch) -> dict[str, float]:
@@ -225,24 +236,27 @@ def _solve(stretch: _Stretch) -> dict[str, float]:
         head.bias.copy_(solution.bias)
     figures = {"learning_rate": 0.0}
     for split, (values, labels) in features.items():
-        sums = []
+        sums = 0
         for rows in batches(np.arange(len(labels)), _SOLVED_ROWS):
             logits = solution.logits(values[rows].to(stretch.device))
-            sums.append(_sums(stretch.loss(logits, labels[rows]), logits, labels[rows]))
-        figures |= _means(split, torch.stack(sums).sum(0))
+            sums = sums + _sums(stretch.loss(logits, labels[rows]), logits, labels[rows])
+        figures |= _figures(split, sums)
     return figures | {"samples": len(stretch.inputs.train)}
 
 
 def _sums(loss: torch.Tensor, logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """(3,) on the device, so that nothing waits: the summed loss of a batch, how many it has right, and of how many."""
-    hits, count = (logits.argmax(1) == truth).sum(), torch.tensor(len(truth), device=loss.device)
-    return torch.stack([loss.detach().double(), hits.double(), count.double()])
+    """(1 + C * C,) on the device, so that nothing waits: the summed loss of a batch, and its confusion matrix."""
+    classes = logits.shape[1]
+    confusion = torch.bincount(truth * classes + logits.argmax(1), minlength=classes**2)
+    return torch.cat([loss.detach().double()[None], confusion.double()])
 
 
-def _means(split: str, sums: torch.Tensor) -> dict[str, float]:
-    """Loss and accuracy, weighed by sample."""
-    loss, hits, count = sums.tolist()
-    return {f"{split}_loss": loss / count, f"{split}_accuracy": hits / count}
+def _figures(split: str, sums: torch.Tensor) -> dict[str, float]:
+    """Loss, accuracy, and macro precision, recall and F1, all weighed by sample."""
+    loss, confusion = sums[0].item(), sums[1:].cpu().numpy()
+    side = math.isqrt(len(confusion))
+    figures = {"loss": loss / float(confusion.sum())} | evaluation.from_confusion(confusion.reshape(side, side))
+    return {f"{split}_{name}": value for name, value in figures.items()}
 
 
 def fit(
@@ -264,7 +278,10 @@ def fit(
     """
     torch.manual_seed(recipe.seed)
     network = networks.build(architecture, len(dataset.classes), weights)
-    card = networks.describe(architecture, dataset, views=views, size=tuple(images.shape[2:]), weights=weights)
+    size, normalization = tuple(images.shape[2:]), recipe.normalization
+    card = networks.describe(
+        architecture, dataset, views=views, size=size, weights=weights, normalization=normalization
+    )
     labels = dataset.catalog["label"].map(dataset.classes.index).to_numpy()
     rows = [rows_where(dataset.catalog, split=split, view=views) for split in ("train", "validation")]
     identity = json.dumps([card, asdict(recipe)])
@@ -281,7 +298,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="helpers.training", description=__doc__)
     parser.add_argument("data_archive", type=Path, help="what 01-DataPreparation wrote")
     parser.add_argument("output_archive", type=Path, help="where the network goes")
-    parser.add_argument("--architecture", required=True, help="a classification network of torchvision, or small_cnn")
+    parser.add_argument("--architecture", required=True, help="of torchvision, or of helpers.convnets")
     parser.add_argument("--weights", default="imagenet", help='"imagenet", "none" or a path')
     parser.add_argument("--views", nargs="*", help="the views to learn from; all, if not given")
     parser.add_argument("--image-height", type=int, default=224, help="px")

@@ -105,6 +105,16 @@ def test_epoch_e_meets_copy_e_modulo_the_copies(examples, setting):
     assert not torch.equal(first, second)
 
 
+def test_where_nothing_is_frozen_one_copy_is_each_image_as_it_is(examples, setting):
+    frozen, _ = stages.split(small(), "all")
+    rows = torch.arange(6)
+    as_they_are = activations.normalize(examples.images[examples.train], **setting.normalization)
+    once, anew = (prepare(frozen, examples, setting, epochs=3, copies=copies) for copies in (1, None))
+    for epoch in range(3):
+        torch.testing.assert_close(once.train(epoch, rows), as_they_are)
+        assert torch.equal(anew.train(epoch, rows), as_they_are) == (epoch == 0)
+
+
 def test_the_code_takes_a_copy_an_epoch_up_to_its_limit(examples, setting):
     frozen, _ = stages.split(small(), "stage 3")
     for epochs, copies in ((1, 1), (3, 3), (50, activations.MOST_COPIES)):

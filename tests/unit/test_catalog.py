@@ -237,3 +237,54 @@ def test_three_groups_two_without_boxes_can_always_be_divided(sizes, boxed, vali
     assert divided.groupby("label")["split"].nunique().tolist() == [3, 3]
     assert catalog.overlaps(divided, "group") == []
     assert set(divided.loc[divided["group"].isin([100 + number for number in boxed]), "split"]) <= {"test"}
+
+
+@given(st.lists(st.integers(3, 60), min_size=2, max_size=4), st.integers(1, 40), st.integers(1, 10))
+def test_splits_by_count_have_so_many_of_each_label_and_leave_a_tenth_to_test(sizes, train, validation):
+    table = photos(items_of(**{f"label{number}": size for number, size in enumerate(sizes)}))
+    divided = catalog.assign_counts(table, train=train, validation=validation, seed=0)
+    assert catalog.overlaps(divided) == []
+    counts = divided.groupby(["label", "split"])["item"].nunique().unstack(fill_value=0)
+    for number, size in enumerate(sizes):
+        row = counts.loc[f"label{number}"]
+        assert row.sum() == size
+        assert 1 <= row["train"] <= train
+        assert 1 <= row["validation"] <= validation
+        assert row["test"] >= max(1, size // 10)
+        if size >= 2 * (train + validation) and size >= 5 * validation:
+            assert (row["train"], row["validation"]) == (train, validation)
+
+
+def test_what_looks_alike_stays_together_when_splitting_by_count():
+    table = photos(items_of(a=12, b=12), group={f"a{number}": 100 + number // 3 for number in range(12)})
+    divided = catalog.assign_counts(table, train=6, validation=3, seed=1)
+    assert catalog.overlaps(divided, "group") == []
+
+
+@pytest.mark.parametrize("counts", [(0, 5), (5, 0)])
+def test_counts_below_one_are_refused(counts):
+    with pytest.raises(ValueError, match="must be at least 1 item of each label"):
+        catalog.assign_counts(photos(items_of(a=5, b=5)), train=counts[0], validation=counts[1], seed=0)
+
+
+def test_limits_keep_the_other_splits_and_add_images_to_those_of_a_smaller_limit(dataset):
+    def learned(limited):
+        return set(limited.catalog.query("split == 'train'")["path"])
+
+    two, three = catalog.limit(dataset, 2, seed=0), catalog.limit(dataset, 3, seed=0)
+    assert two.catalog.query("split == 'train'")["label"].value_counts().to_dict() == {"blue": 2, "red": 2}
+    assert learned(two) < learned(three) < learned(dataset)
+    for split in ("validation", "test"):
+        assert (two.catalog["split"] == split).sum() == (dataset.catalog["split"] == split).sum()
+    assert learned(catalog.limit(dataset, 99, seed=0)) == learned(dataset)
+
+
+def test_photos_that_stay_in_their_archive_are_a_data_set_too(dataset, tmp_path):
+    with Archive(dataset.path) as archive:
+        found, _ = catalog.scan(archive)
+        divided, _ = catalog.assign_splits(found, validation_fraction=0.2, test_fraction=0.2, seed=0)
+        in_place = catalog.in_place(archive, divided, name="tiny", seed=0)
+    assert in_place.catalog.columns.tolist() == catalog.COLUMNS
+    assert set(in_place.catalog["path"]) == set(dataset.catalog["path"])
+    assert (in_place.classes, in_place.views) == (["blue", "red"], ["side", "top"])
+    assert in_place.sha256() == dataset.sha256()

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn import metrics
 
 from helpers import evaluation
 
@@ -137,3 +138,32 @@ def test_the_worst_mistakes_are_images_called_wrong_most_surely():
     assert evaluation.worst_mistakes(table, 9)["path"].tolist() == ["a_top.jpg", "c_side.jpg", "a_side.jpg"]
     assert evaluation.worst_mistakes(table, 2)["path"].tolist() == ["a_top.jpg", "c_side.jpg"]
     assert len(evaluation.worst_mistakes(table[table["item"] == "b"], 2)) == 0
+
+
+def test_figures_from_a_confusion_matrix_are_those_of_scikit_learn():
+    generator = np.random.default_rng(0)
+    truth, called = generator.integers(0, 4, 200), generator.integers(0, 3, 200)  # class 3 is never called
+    found = evaluation.from_confusion(metrics.confusion_matrix(truth, called, labels=range(4)))
+    means = metrics.precision_recall_fscore_support(truth, called, labels=range(4), average="macro", zero_division=0)
+    expected = dict(zip(("precision", "recall", "f1"), means[:3], strict=True))
+    assert found == pytest.approx({"accuracy": metrics.accuracy_score(truth, called)} | expected)
+
+
+def test_mean_class_recall_counts_a_rare_class_as_much_as_a_frequent_one(four):
+    found = evaluation.headline(four, CLASSES, seed=0)
+    assert found["accuracy"] == 0.5  # 2 of 4
+    assert found["mean class recall"] == pytest.approx((1 / 3 + 1) / 2)
+    assert (found["accuracy low"], found["accuracy high"]) == pytest.approx((0.150, 0.850), abs=1e-3)  # Wilson, 2 of 4
+    assert found["recall low"] <= found["mean class recall"] <= found["recall high"]
+    assert found["images"] == 4
+
+
+def test_a_class_without_images_does_not_count(four):
+    bad = four[four["label"] == "bad"]
+    assert evaluation.headline(bad, CLASSES, seed=0)["mean class recall"] == pytest.approx(1 / 3)
+
+
+def test_confused_pairs_come_most_often_first_with_their_share_of_the_class(four):
+    (pair,) = evaluation.confused_pairs(four).to_dict("records")
+    assert pair == {"label": "bad", "predicted": "good", "images": 2, "share": pytest.approx(2 / 3)}
+    assert len(evaluation.confused_pairs(four[four["label"] == "good"])) == 0

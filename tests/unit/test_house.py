@@ -67,7 +67,7 @@ def test_nothing_is_imported_in_a_circle():
     assert sorted(order) == MODULES
 
 
-@pytest.mark.parametrize("module", ["plots", "evaluation"])
+@pytest.mark.parametrize("module", ["plots", "curves", "evaluation", "calibration", "uncertainty"])
 def test_what_takes_arrays_and_tables_knows_no_networks(module):
     assert reached(module).isdisjoint({"networks", "training", "attribution", "images"})
     assert not any("torch" in ast.unparse(node) for node in tree(module).body if isinstance(node, ast.Import))

@@ -59,7 +59,8 @@ def small():
 
 @pytest.fixture
 def card(dataset):
-    return networks.describe("small_cnn", dataset, views=["side", "top"], size=(20, 32), weights="none")
+    how = {"size": (20, 32), "weights": "none", "normalization": networks.IMAGENET_NORMALIZATION}
+    return networks.describe("small_cnn", dataset, views=["side", "top"], **how)
 
 
 @pytest.fixture

@@ -42,15 +42,6 @@ def photos(count, height=6, width=10):
 
 
 @pytest.fixture
-def history():
-    """Four epochs in two phases, the third the best."""
-    losses = [0.9, 0.8, 0.4, 0.6]
-    table = pd.DataFrame({"epoch": [1, 2, 3, 4], "phase": ["frozen"] * 2 + ["fine-tuning"] * 2})
-    table = table.assign(train_loss=[0.9, 0.7, 0.3, 0.1], validation_loss=losses, best=[True, True, True, False])
-    return table.assign(train_accuracy=[0.4, 0.5, 0.7, 0.9], validation_accuracy=[0.5, 0.5, 0.75, 0.5])
-
-
-@pytest.fixture
 def predicted():
     """Two views and the items: the side sees 2 of 3, the top 1 of 3."""
     rows = [("a", "damaged", 0.8, 0.4), ("b", "damaged", 0.9, 0.2), ("c", "intact", 0.7, 0.9)]
@@ -117,21 +108,6 @@ def test_sizes_name_the_most_frequent_one_before_and_after():
     assert dots.get_offsets().tolist() == [[300, 200], [400, 300]]
     assert dots.get_sizes().tolist() == [30 + 90, 30 + 270]
     assert [axis.get_xlabel() for axis in figure.axes] == ["width (px)"] * 2
-    figure.draw_without_rendering()
-
-
-def test_curves_mark_the_epoch_kept_and_where_a_phase_begins(history):
-    figure = plots.curves({"resnet18": history, "vgg16": history})
-    assert titles(figure) == ["resnet18: loss", "resnet18: accuracy", "vgg16: loss", "vgg16: accuracy"]
-    loss, accuracy = figure.axes[:2]
-    lines = {line.get_label(): line.get_xydata().tolist() for line in loss.lines}
-    assert lines["training"] == [[1, 0.9], [2, 0.7], [3, 0.3], [4, 0.1]]
-    assert lines["validation"] == [[1, 0.9], [2, 0.8], [3, 0.4], [4, 0.6]]
-    assert lines["epoch kept"] == [[3, 0.4]]
-    assert [line.get_xydata()[0, 0] for line in loss.lines if line.get_linestyle() == ":"] == [2.5]
-    assert texts(loss) == ["frozen", "fine-tuning"]
-    assert (accuracy.get_xlabel(), accuracy.get_ylabel(), accuracy.get_ylim()) == ("epoch", "accuracy", (0, 1.02))
-    assert legend(accuracy) == ["training", "validation", "epoch kept"]
     figure.draw_without_rendering()
 
 
@@ -227,4 +203,42 @@ def test_region_shares_stand_beside_the_share_of_the_area():
     np.testing.assert_allclose(heights(side), [[0.2, 0.7], [0.5, 0.2], [0.3, 0.6]])
     np.testing.assert_allclose(heights(top), [[0.2, np.nan], [0.4, np.nan]])  # no belt in this view
     assert [legend(axis) for axis in (side, top)] == [["share of area", "a", "b"], ["share of area", "a"]]
+    figure.draw_without_rendering()
+
+
+def test_the_ways_to_learn_show_what_is_frozen_in_each():
+    figure = plots.ways_to_learn(3)
+    (axis,) = figure.axes
+    colors = [patch.get_facecolor() for patch in axis.patches]
+    assert len(colors) == 3 * 4
+    scratch, extraction, tuning = colors[:4], colors[4:8], colors[8:]
+    assert len(set(scratch)) == 1
+    assert extraction[:3] == [*tuning[:2], extraction[2]]  # frozen
+    assert extraction[3] == tuning[3] == scratch[0]  # a new head starts from random numbers
+    assert tuning[2] not in (extraction[2], scratch[0])
+    assert texts(axis) == ["stage 1", "stage 2", "stage 3", "head"] * 3
+    figure.draw_without_rendering()
+
+
+def test_gains_show_the_classes_that_gained_most_and_least():
+    before = pd.Series({"ant": 0.1, "bee": 0.5, "cat": 0.5, "dog": 0.9})
+    after = pd.Series({"ant": 0.9, "bee": 0.6, "cat": 0.9, "dog": 0.8})
+    figure = plots.gains(before, after, 1, "Recall")
+    (axis,) = figure.axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["ant", "dog"]
+    old, new = (dots.get_offsets().tolist() for dots in axis.collections)
+    assert old == [[0.1, 0], [0.9, 1]]
+    assert new == [[0.9, 0], [0.8, 1]]
+    figure.draw_without_rendering()
+
+
+def test_answers_show_photo_attribution_and_the_probability_of_each_class():
+    table = pd.DataFrame({"name": ["mine.jpg"], "answer": ["not sure"], "damaged": [0.6], "intact": [0.4]})
+    figure = plots.answers(photos(1), [np.ones((6, 10))], table, CLASSES, 0.7, "Mine")
+    _, heated, bars = figure.axes
+    assert titles(figure) == ["mine.jpg", "what counted", "not sure"]
+    assert [bar.get_width() for bar in bars.patches] == [0.6, 0.4]
+    assert texts(bars) == ["60%", "40%"]
+    assert bars.lines[0].get_xdata()[0] == 0.7
+    assert len(heated.images) == 2
     figure.draw_without_rendering()

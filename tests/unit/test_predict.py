@@ -1,9 +1,11 @@
 import copy
+import io
 import math
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from helpers import images, networks, predict
 
@@ -57,3 +59,57 @@ def test_the_time_of_an_image_is_the_median_of_five_after_a_warm_up(network, hal
     monkeypatch.setattr(predict.time, "perf_counter", lambda: next(clock))
     spent = predict.milliseconds_per_image(network, plain([BLUE, RED]), CPU, normalization=halves)
     assert spent == pytest.approx(400 / 2)
+
+
+@pytest.fixture
+def model(network, halves):
+    card = {"classes": ["blue", "red"], "input": {"height": 4, "width": 4}, "normalization": halves}
+    return networks.Model(network, card | {"temperature": 1.0, "threshold": 0.0})
+
+
+def photo(color):
+    buffer = io.BytesIO()
+    Image.new("RGB", (6, 5), color).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_answers_name_the_class_and_what_cannot_be_read(model):
+    given = [("sky.png", photo((0, 0, 255))), ("notes.png", b"text"), ("rose.png", photo((255, 0, 0)))]
+    table = predict.answers(model, given, CPU)
+    assert table.columns.tolist() == ["name", "answer", "confidence", "blue", "red", "problem"]
+    assert table["answer"].tolist() == ["blue", "", "red"]
+    sure = 1 / (1 + math.exp(-2))
+    assert table["confidence"].tolist() == pytest.approx([sure, math.nan, sure], nan_ok=True)
+    assert table["blue"].tolist() == pytest.approx([sure, math.nan, 1 - sure], nan_ok=True)
+    assert table["problem"].tolist() == ["", "not an image, or a kind that is not supported", ""]
+
+
+def test_below_the_threshold_the_answer_is_not_sure(model):
+    model.card.update(threshold=0.9)  # it is sure by 0.88
+    assert predict.answers(model, [("sky.png", photo((0, 0, 255)))], CPU)["answer"].tolist() == [predict.NOT_SURE]
+
+
+def test_the_temperature_divides_the_logits(model):
+    model.card.update(temperature=2.0)
+    table = predict.answers(model, [("sky.png", photo((0, 0, 255)))], CPU)
+    assert table["blue"].tolist() == pytest.approx([1 / (1 + math.exp(-1))])
+
+
+def test_photos_are_taken_as_they_come_and_in_batches(model, monkeypatch):
+    monkeypatch.setattr(predict, "_BATCH_SIZE", 2)
+    taken = []
+
+    def photos():
+        for number in range(5):
+            taken.append(number)
+            yield f"{number}.png", photo((0, 0, 255) if number % 2 else (255, 0, 0))
+
+    assert predict.answers(model, photos(), CPU)["answer"].tolist() == ["red", "blue", "red", "blue", "red"]
+    assert taken == [0, 1, 2, 3, 4]
+    assert len(predict.answers(model, [], CPU)) == 0
+
+
+def test_data_of_other_classes_are_refused(model):
+    predict.check_classes(model.card, ["blue", "red"])
+    with pytest.raises(ValueError, match="The network knows blue, red; the data has cat, dog"):
+        predict.check_classes(model.card, ["cat", "dog"])

@@ -258,3 +258,26 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
         for how in ("given back", "kept")
     ]
     assert faults[1] < faults[0] / 10
+
+
+def test_nobody_is_asked_for_photos_in_a_headless_run():
+    assert session.ask_for_photos() is None
+    assert session.uploaded(None) == []
+
+
+def test_colab_gives_the_photos_at_once(colab):
+    colab.uploads = {"mine.jpg": b"photo"}
+    assert session.uploaded(session.ask_for_photos()) == [("mine.jpg", b"photo")]
+
+
+def test_jupyter_shows_a_button_and_gives_the_photos_when_they_are_chosen(monkeypatch):
+    shown = []
+    fake_shell(monkeypatch, stdin=True)
+    monkeypatch.setitem(sys.modules, "IPython.display", types.SimpleNamespace(display=shown.append))
+    button = types.SimpleNamespace(value=())
+    monkeypatch.setitem(sys.modules, "ipywidgets", types.SimpleNamespace(FileUpload=lambda **_: button))
+    assert session.ask_for_photos() is button
+    assert shown == [button]
+    assert session.uploaded(button) == []
+    button.value = ({"name": "mine.jpg", "content": memoryview(b"photo")},)
+    assert session.uploaded(button) == [("mine.jpg", b"photo")]

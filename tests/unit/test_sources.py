@@ -1,12 +1,18 @@
 import hashlib
+import io
+import tarfile
 import threading
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from helpers import sources
-from helpers.archives import Archive, write_zip
+from helpers.archives import Archive, ArchiveError, write_zip
+
+BROKEN = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket")  # requests leaves a broken one unclosed
 
 
 class Server(BaseHTTPRequestHandler):
@@ -46,21 +52,21 @@ def address(content):
 
 
 def digest(data):
-    return hashlib.sha256(data).hexdigest()
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def test_a_download_with_the_right_checksum_is_kept_and_fetched_once(address, content, tmp_path):
     folder = tmp_path / "downloads"
-    path = sources.download(f"{address}/set.zip", digest(content).upper(), folder)
+    path = sources.download(f"{address}/set.zip", digest(content), folder)
     assert path.read_bytes() == content
     elsewhere = "http://127.0.0.1:1/set.zip"  # nobody answers there, and nobody is asked
     assert sources.download(elsewhere, digest(content), folder) == path
 
 
-@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket")  # requests drops a broken connection unclosed
+@BROKEN
 @pytest.mark.parametrize(
     ("page", "checksum"),
-    [("missing.zip", None), ("half.zip", None), ("set.zip", "0" * 64)],
+    [("missing.zip", None), ("half.zip", None), ("set.zip", "sha256:" + "0" * 64)],
     ids=["refused", "broken off", "altered"],
 )
 def test_a_download_that_fails_says_so_and_leaves_nothing(page, checksum, address, content, tmp_path):
@@ -77,6 +83,12 @@ def test_nobody_there_says_so(tmp_path):
         sources.download("http://127.0.0.1:1/set.zip", "0" * 64, tmp_path)
 
 
+def test_an_address_with_its_checksum_in_any_case_is_fetched(address, content, tmp_path):
+    checksum = digest(content).removeprefix("sha256:").upper()
+    path = sources.obtain(f"{address}/set.zip", checksum, tmp_path, seed=0)
+    assert path == tmp_path / "downloads" / "set.zip"
+
+
 def test_an_address_without_a_checksum_is_refused(tmp_path):
     with pytest.raises(ValueError, match="needs its SHA-256: a download is only as good as its checksum"):
         sources.obtain("https://example.org/set.zip", "", tmp_path, seed=0)
@@ -85,10 +97,95 @@ def test_an_address_without_a_checksum_is_refused(tmp_path):
 def test_a_path_is_taken_as_it_is(tmp_path):
     (tmp_path / "photos").mkdir()
     assert sources.obtain(str(tmp_path / "photos"), "", tmp_path, seed=0) == tmp_path / "photos"
-    with pytest.raises(
-        FileNotFoundError, match='is missing: give the path of a zip or folder, an address, or "sample"'
-    ):
+    remedy = 'is missing: give raw_data as the path of a zip or folder, an address, or one of "sample", "caltech-101"'
+    with pytest.raises(FileNotFoundError, match=remedy):
         sources.obtain(str(tmp_path / "no.zip"), "", tmp_path, seed=0)
+
+
+@pytest.fixture
+def published(monkeypatch, address, content):
+    """A set that is published at two addresses, of which the first has nothing, and that has to be unpacked."""
+
+    def unpack(path):
+        with Archive(path) as archive:
+            yield from ((f"set/{name}", archive.read(name)) for name in archive.names)
+
+    entry = sources._Published((f"{address}/missing.zip", f"{address}/set.zip"), digest(content), unpack)
+    monkeypatch.setitem(sources.PUBLISHED, "reds", entry)
+    return entry
+
+
+def test_a_published_set_comes_from_its_next_address_and_is_unpacked_once(published, tmp_path, monkeypatch):
+    path = sources.obtain("reds", "", tmp_path, seed=0)
+    with Archive(path) as archive:
+        assert archive.names == ["set/red/a.jpg"]
+    monkeypatch.setitem(sources.PUBLISHED, "reds", published._replace(unpack=None))
+    again = published._replace(unpack=lambda path: pytest.fail("unpacked again"))
+    monkeypatch.setitem(sources.PUBLISHED, "reds", again)
+    assert sources.obtain("reds", "", tmp_path, seed=0) == path
+
+
+@BROKEN
+def test_a_published_set_that_cannot_be_had_names_every_address(published, tmp_path, monkeypatch):
+    addresses = (published.addresses[0], published.addresses[0].replace("missing", "half"))
+    monkeypatch.setitem(sources.PUBLISHED, "reds", published._replace(addresses=addresses))
+    with pytest.raises(ConnectionError) as failure:
+        sources.obtain("reds", "", tmp_path, seed=0)
+    assert all(address in str(failure.value) for address in addresses)
+    assert list((tmp_path / "downloads").iterdir()) == []
+
+
+def test_a_published_file_got_by_hand_is_unpacked_if_it_is_whole(published, content, tmp_path):
+    by_hand = tmp_path / "missing.zip"  # the name that it has at its first address
+    by_hand.write_bytes(content[:-1])
+    with pytest.raises(ArchiveError, match="is not the published file of reds, or a part of it: download it again"):
+        sources.obtain(str(by_hand), "", tmp_path, seed=0)
+    by_hand.write_bytes(content)
+    assert sources.obtain(str(by_hand), "", tmp_path, seed=0) == tmp_path / "downloads" / "reds.zip"
+
+
+def tar(files):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def test_caltech_is_an_archive_of_photos_within_an_archive(tmp_path):
+    photos = {"101_ObjectCategories/ant/image_0001.jpg": b"ant", "101_ObjectCategories/notes.txt": b"?"}
+    inner = tar(photos)
+    path = write_zip(tmp_path / "caltech-101.zip", [("caltech-101/101_ObjectCategories.tar.gz", inner)])
+    assert list(sources._caltech(path)) == [("101_ObjectCategories/ant/image_0001.jpg", b"ant")]
+
+
+def test_cifar_records_are_a_label_and_three_planes_of_color(tmp_path):
+    planes = np.arange(3, dtype=np.uint8)[:, None, None] * np.ones((1, 32, 32), np.uint8)
+    record = bytes([1]) + planes.tobytes()
+    files = {f"cifar-10-batches-bin/data_batch_{number}.bin": record for number in range(1, 6)}
+    files |= {"cifar-10-batches-bin/test_batch.bin": record * 2, "cifar-10-batches-bin/batches.meta.txt": b"cat\ndog\n"}
+    (tmp_path / "cifar.tar.gz").write_bytes(tar(files))
+    members = dict(sources._cifar(tmp_path / "cifar.tar.gz"))
+    assert [name for name in members if name.startswith("test")] == ["test/dog/00000.png", "test/dog/00001.png"]
+    assert len(members) == 7
+    pixels = np.asarray(Image.open(io.BytesIO(members["train/dog/00000.png"])))
+    assert pixels.shape == (32, 32, 3)
+    assert pixels[5, 7].tolist() == [0, 1, 2]
+
+
+def test_photos_come_from_a_file_a_folder_a_zip_or_an_address(address, content, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(b"a")
+    (folder / "notes.txt").write_bytes(b"?")
+    assert list(sources.photos("")) == []
+    assert list(sources.photos(str(folder / "a.jpg"))) == [("a.jpg", b"a")]
+    assert list(sources.photos(str(folder))) == [("a.jpg", b"a")]
+    assert list(sources.photos(f"{address}/set.zip")) == [("red/a.jpg", b"photo" * 1000)]
+    with pytest.raises(FileNotFoundError, match="is missing"):
+        list(sources.photos(str(tmp_path / "no.jpg")))
 
 
 def test_the_sample_has_its_items_and_a_fifth_of_them_annotated(tmp_path):

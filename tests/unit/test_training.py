@@ -15,6 +15,7 @@ from helpers.recipes import Phase, Recipe
 
 CPU = torch.device("cpu")
 RIGHT, WRONG = math.log1p(math.exp(-2)), math.log1p(math.exp(2))  # the loss of logits (1, -1) and of (-1, 1)
+FIGURES = ("loss", "accuracy", "precision", "recall", "f1")
 BLUE, RED = 0, 1
 
 
@@ -241,6 +242,8 @@ def test_loss_and_accuracy_weigh_a_short_last_batch_fairly(network, still):
     history = run(network, examples, still(1))
     assert history["validation_loss"][0] == pytest.approx((3 * RIGHT + 2 * WRONG) / 5)
     assert history["validation_accuracy"][0] == 3 / 5
+    for figure in ("precision", "recall", "f1"):  # blue: 2 of 3 called and 2 of 3 found; red: 1 of 2 and 1 of 2
+        assert history[f"validation_{figure}"][0] == pytest.approx((2 / 3 + 1 / 2) / 2)
 
 
 def test_the_loss_weighs_each_class_the_same(network, still):
@@ -307,10 +310,7 @@ def test_the_history_has_a_row_an_epoch_and_a_report_a_line(eight, recipe):
         "epoch",
         "phase",
         "learning_rate",
-        "train_loss",
-        "train_accuracy",
-        "validation_loss",
-        "validation_accuracy",
+        *(f"{split}_{figure}" for split in ("train", "validation") for figure in FIGURES),
         "samples",
         "seconds",
         "best",

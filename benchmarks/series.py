@@ -1,0 +1,159 @@
+"""Accuracy of notebooks 04 to 07 on the real sets: runs them and writes their sections of docs/results.md.
+
+python benchmarks/series.py --caltech c.zip --trashnet t.zip --cifar images.zip --weights mobilenet_v2.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from pathlib import Path
+
+import pandas as pd
+import papermill
+from pages import machine, markdown, put_section
+
+from helpers import networks, session
+from helpers.archives import Archive
+
+NOTEBOOKS = session.root() / "notebooks"
+CALTECH = """{images} test photos of 101 classes that none of the networks has seen, {train} of each class to learn from
+where there are enough; MobileNetV2 at {px} x {px} px from ImageNet, the baseline from nothing. Seed {seed}, 95 %
+intervals by Wilson (accuracy) and by bootstrap (mean class recall).
+
+{main}
+
+Mean class recall with fewer photos of each class:
+
+{by_size}
+
+{machine}. Made by `make results-series`.
+"""
+TRASHNET = """All photos of the set, divided 70/13/17 with look-alikes kept together and photos under two labels left
+out; MobileNetV2 from ImageNet: {recipe}.
+
+{main}
+
+Mean of {seeds} seeds: **{mean:.3f} ± {deviation:.3f}** (standard deviation). Published for that network: 0.850.
+
+The head alone, against photos of each class (seed 0):
+
+{by_size}
+
+{machine}. Made by `make results-series`.
+"""
+CIFAR = """CIFAR-10 as JPEG files, the published split: {images} test pictures; all networks start from nothing.
+Seed {seed}.
+
+{main}
+
+{machine}. Made by `make results-series`.
+"""
+
+
+def main() -> None:
+    """Run what data are given for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--caltech", type=Path)
+    parser.add_argument("--trashnet", type=Path)
+    parser.add_argument("--cifar", type=Path)
+    parser.add_argument("--weights", type=Path, help="MobileNetV2's ImageNet weights, a state dict")
+    parser.add_argument("--seeds", type=int, default=3, help="of TrashNet")
+    parser.add_argument("--folder", type=Path, default=session.root() / "transfer" / "results")
+    wanted = parser.parse_args()
+    page, where = session.root() / "docs" / "results.md", machine("torch", "torchvision", "scikit-learn")
+    start = {"architecture": "mobilenet_v2", "weights": str(wanted.weights.resolve())} if wanted.weights else {}
+    if wanted.caltech:
+        put_section(page, "Caltech-101: a baseline and transfer learning", caltech(wanted, start, where))
+    if wanted.trashnet:
+        put_section(page, "TrashNet", trashnet(wanted, start, where))
+    if wanted.cifar:
+        put_section(page, "CIFAR-10 from nothing", cifar(wanted, where))
+
+
+def run(folder: Path, notebook: str, archive: str, parameters: dict) -> Path:
+    """The archive that a notebook wrote; what was run before is kept."""
+    path = folder / archive
+    folder.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        print(f"{notebook} into {path}", flush=True)
+        output = folder / f"{path.stem}.ipynb"
+        parameters = parameters | {"output_archive": str(path)}
+        papermill.execute_notebook(NOTEBOOKS / f"{notebook}.ipynb", output, parameters, progress_bar=False)
+    return path
+
+
+def comparison(path: Path) -> pd.DataFrame:
+    """The comparison table of an archive of networks."""
+    with Archive(path) as archive:
+        return pd.read_csv(io.BytesIO(archive.read("comparison.csv")), index_col=0)
+
+
+def caltech(wanted: argparse.Namespace, start: dict, where: str) -> str:
+    """The section on notebook 04."""
+    how = {"train_per_class": 22, "validation_per_class": 3, "sizes": [5, 10, 15], "seed": 0} | start
+    path = run(wanted.folder, "04-BaselineVsVGG16", "caltech.zip", {"raw_data": str(wanted.caltech.resolve())} | how)
+    table = comparison(path).rename_axis("way")
+    by_size = pd.read_csv(path.with_name("caltech-by-size.csv"))
+    by_size["images"] = by_size["images"].round().astype(int)
+    lines = by_size.apply(figure, axis=1, name="mean class recall", ends="recall")
+    by_size = by_size.assign(text=lines).pivot(index="network", columns="images", values="text").loc[table.index]
+    shown = pd.DataFrame(
+        {
+            "mean class recall": table.apply(figure, axis=1, name="mean class recall", ends="recall"),
+            "accuracy": table.apply(figure, axis=1, name="accuracy", ends="accuracy"),
+            "numbers that learn": table["numbers that learn"].map("{:,.0f}".format),
+            "seconds": table["seconds"].round().astype(int),
+        }
+    )
+    size = networks.load_models(path, ["fine-tuning"])["fine-tuning"].card["input"]["height"]
+    facts = {"images": int(table["images"].iloc[0]), "train": how["train_per_class"], "px": size, "seed": how["seed"]}
+    return CALTECH.format(main=markdown(shown), by_size=markdown(by_size), machine=where, **facts)
+
+
+def trashnet(wanted: argparse.Namespace, start: dict, where: str) -> str:
+    """The section on notebook 05, over seeds."""
+    how = {"raw_data": str(wanted.trashnet.resolve()), "photos_per_class": 0, **start, **TRASHNET_RECIPE}
+    tables = []
+    for seed in range(wanted.seeds):
+        path = run(wanted.folder, "05-TrashNet", f"trashnet-{seed}.zip", how | {"seed": seed})
+        tables.append(comparison(path).assign(seed=seed))
+    table = pd.concat(tables).set_index("seed")
+    text = table.apply(figure, axis=1, name="accuracy", ends="accuracy").to_frame("test accuracy")
+    by_size = pd.read_csv(wanted.folder / "trashnet-0-by-size.csv")
+    by_size["images"] = by_size["images"].round().astype(int)
+    by_size["accuracy"] = by_size.apply(figure, axis=1, name="accuracy", ends="accuracy")
+    return TRASHNET.format(
+        recipe=", ".join(f"{name} {value}" for name, value in TRASHNET_RECIPE.items()),
+        main=markdown(text.assign(photos=table["images"])),
+        seeds=wanted.seeds,
+        mean=table["accuracy"].mean(),
+        deviation=table["accuracy"].std(),
+        by_size=markdown(by_size.set_index("images")[["accuracy"]]),
+        machine=where,
+    )
+
+
+def cifar(wanted: argparse.Namespace, where: str) -> str:
+    """The section on notebooks 06 and 07."""
+    path = run(wanted.folder, "06-CIFAR10-Training", "cifar10.zip", {"raw_data": str(wanted.cifar.resolve())})
+    table = comparison(path)
+    predicting = {"model_archive": str(path), "raw_data": str(wanted.cifar.resolve())}
+    answered = {"output_table": str(wanted.folder / "cifar10-predictions.csv")}
+    output = wanted.folder / "07-CIFAR10-Prediction.ipynb"
+    papermill.execute_notebook(NOTEBOOKS / output.name, output, predicting | answered, progress_bar=False)
+    shown = table[["precision", "recall", "f1"]].round(3)
+    shown.insert(0, "accuracy", table.apply(figure, axis=1, name="accuracy", ends="accuracy"))
+    shown["epochs"], shown["seconds"] = table["epochs"].astype(int), table["seconds"].round().astype(int)
+    return CIFAR.format(images=int(table["images"].iloc[0]), seed=0, main=markdown(shown), machine=where)
+
+
+def figure(row: pd.Series, name: str, ends: str) -> str:
+    """A figure with the ends of its interval."""
+    return f"{row[name]:.3f} ({row[f'{ends} low']:.3f} to {row[f'{ends} high']:.3f})"
+
+
+TRASHNET_RECIPE = {"fine_tuning": "last stage", "fine_tuning_epochs": 6}
+
+if __name__ == "__main__":
+    main()

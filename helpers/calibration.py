@@ -1,0 +1,70 @@
+"""Probabilities that mean what they say: measured, mended by one temperature, and used to say "not sure"."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize_scalar
+
+_COLDEST, _HOTTEST = 0.05, 20.0
+_LEAST = 1e-12  # of a probability: its logarithm must be a number
+
+
+def temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature that gives these answers the lowest log loss; above 1, the network was too sure of itself.
+
+    probabilities: (N, C) of validation data. labels: (N,) class numbers.
+    Raises ValueError where there is nothing to fit it to.
+    Source: Guo et al. (2017), On Calibration of Modern Neural Networks.
+    """
+    if len(labels) == 0:
+        raise ValueError("A temperature is fitted to validation data, and there are none")
+
+    def loss(logarithm: float) -> float:
+        chosen = with_temperature(probabilities, np.exp(logarithm))[np.arange(len(labels)), labels]
+        return float(-np.log(chosen.clip(_LEAST)).mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(np.log(_COLDEST), np.log(_HOTTEST)), method="bounded").x))
+
+
+def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """(N, C): the probabilities as if the logits had been divided by the temperature. The order stays as it is."""
+    logits = np.log(probabilities.clip(_LEAST)) / temperature
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> pd.DataFrame:
+    """How sure and how often right: one row a bin of confidence with columns confidence, accuracy, images.
+
+    probabilities: (N, C). labels: (N,) class numbers. bins: of equal width in 0..1; an empty one has no row.
+    """
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    number = np.minimum((confidence * bins).astype(int), bins - 1)
+    table = pd.DataFrame({"bin": number, "confidence": confidence, "accuracy": right})
+    found = table.groupby("bin").agg(
+        confidence=("confidence", "mean"), accuracy=("accuracy", "mean"), images=("bin", "size")
+    )
+    return found.reset_index(drop=True)
+
+
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> float:
+    """Mean distance between confidence and accuracy over the bins, weighed by images: 0 is perfect.
+
+    Source: Naeini, Cooper and Hauskrecht (2015), Obtaining Well Calibrated Probabilities Using Bayesian Binning.
+    """
+    table = reliability(probabilities, labels, bins)
+    return float(np.average((table["confidence"] - table["accuracy"]).abs(), weights=table["images"]))
+
+
+def sure_above(probabilities: np.ndarray, labels: np.ndarray, accuracy: float) -> float:
+    """The lowest confidence above which the answers are right in that share of cases; 1 where there is none.
+
+    probabilities: (N, C) of validation data. labels: (N,) class numbers.
+    Source: Chow (1970), On Optimum Recognition Error and Reject Tradeoff.
+    """
+    confidence = probabilities.max(1)
+    order = np.argsort(-confidence, kind="stable")
+    right = (probabilities.argmax(1) == labels)[order]
+    reached = np.cumsum(right) / np.arange(1, len(right) + 1) >= accuracy
+    return float(confidence[order][np.flatnonzero(reached)[-1]]) if reached.any() else 1.0

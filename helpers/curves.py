@@ -1,0 +1,100 @@
+"""Lines that show how figures change: over the epochs, with more images, with how sure a network is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from helpers.plots import PALETTE, grid
+
+
+def training(histories: dict[str, pd.DataFrame], figures: Sequence[str] = ("loss", "accuracy")) -> Figure:
+    """Figures by epoch for each network: training dashed, validation solid, a dot at the epoch kept.
+
+    histories: as `training.train` returns them.
+    """
+    figure, axes = grid(len(histories), len(figures), 2.6)
+    for (name, history), row in zip(histories.items(), axes, strict=True):
+        kept = history.loc[history["best"]].iloc[-1]
+        for axis, figure_name in zip(row, figures, strict=True):
+            axis.plot(history["epoch"], history[f"train_{figure_name}"], "--", color="#888888", label="training")
+            axis.plot(history["epoch"], history[f"validation_{figure_name}"], color=PALETTE[1], label="validation")
+            axis.plot(kept["epoch"], kept[f"validation_{figure_name}"], "o", color=PALETTE[0], label="epoch kept")
+            _mark_phases(axis, history)
+            axis.set(xlabel="epoch", ylabel=figure_name, title=f"{name}: {figure_name}")
+            axis.grid(alpha=0.25)
+            if figure_name != "loss":
+                axis.set_ylim(0, 1.02)
+        row[-1].legend(fontsize=8, loc="lower right")
+    return figure
+
+
+def together(histories: dict[str, pd.DataFrame], title: str) -> Figure:
+    """The validation accuracy of several networks by the seconds that their training had taken."""
+    figure, axes = grid(1, 1, 3.4)
+    axis = axes[0, 0]
+    for index, (name, history) in enumerate(histories.items()):
+        style = {"color": PALETTE[index % len(PALETTE)], "marker": "o", "markersize": 4, "label": name}
+        axis.plot(history["seconds"].cumsum(), history["validation_accuracy"], **style)
+    axis.set(xlabel="seconds of training", ylabel="validation accuracy", ylim=(0, 1.02), title=title, xscale="log")
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    axis.grid(alpha=0.25)
+    return figure
+
+
+def learning(
+    table: pd.DataFrame, ylabel: str, title: str, fitted: Callable[[np.ndarray], np.ndarray] | None = None
+) -> Figure:
+    """A figure against training images a class, with its intervals, a line for each network.
+
+    table: columns network, images, value, low, high. fitted: the value expected for numbers of images, drawn up to
+    twice as many as were tried.
+    """
+    figure, axes = grid(1, 1, 3.6)
+    axis = axes[0, 0]
+    for index, (name, part) in enumerate(table.groupby("network", sort=False)):
+        reach = [part["value"] - part["low"], part["high"] - part["value"]]
+        style = {"color": PALETTE[index % len(PALETTE)], "marker": "o", "capsize": 3, "label": name}
+        axis.errorbar(part["images"], part["value"], reach, **style)
+    if fitted:
+        numbers = np.geomspace(table["images"].min(), 2 * table["images"].max(), 50)
+        axis.plot(numbers, fitted(numbers), "--", color="#666666", label="fitted power law")
+    ticks = sorted(set(table["images"]))
+    axis.set_xscale("log")
+    axis.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
+    axis.minorticks_off()
+    axis.set(xlabel="training images a class", ylabel=ylabel, ylim=(0, 1.02), title=title)
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    axis.grid(alpha=0.25)
+    return figure
+
+
+def reliability(tables: dict[str, pd.DataFrame], title: str) -> Figure:
+    """Accuracy against confidence for each table of `calibration.reliability`; on the diagonal both agree."""
+    figure, axes = grid(1, len(tables), 3.6)
+    for axis, (name, table) in zip(axes[0], tables.items(), strict=True):
+        axis.plot([0, 1], [0, 1], ":", color="black")
+        axis.plot(table["confidence"], table["accuracy"], "-", color=PALETTE[1])
+        axis.scatter(table["confidence"], table["accuracy"], 20 + 200 * table["images"] / table["images"].sum())
+        axis.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy", title=name, aspect="equal")
+        axis.grid(alpha=0.25)
+    figure.suptitle(title, fontweight="bold")
+    return figure
+
+
+def _mark_phases(axis: Axes, history: pd.DataFrame) -> None:
+    for phase, part in history.groupby("phase", sort=False):
+        if part["epoch"].iloc[0] > 1:
+            axis.axvline(part["epoch"].iloc[0] - 0.5, color="black", linewidth=0.8, linestyle=":")
+        axis.annotate(
+            phase,
+            (part["epoch"].iloc[0] - 0.4, 1),
+            xycoords=("data", "axes fraction"),
+            fontsize=8,
+            va="top",
+            color="#555555",
+        )

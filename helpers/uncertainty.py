@@ -1,0 +1,68 @@
+"""How sure a figure is: intervals, and what more photos would bring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import binomtest
+
+
+class Interval(NamedTuple):
+    """The ends of a 95 % interval."""
+
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """As in "0.71 to 0.89"."""
+        return f"{self.low:.2f} to {self.high:.2f}"
+
+
+class LearningCurve(NamedTuple):
+    """error = scale * images ** -exponent."""
+
+    scale: float
+    exponent: float
+
+    def error(self, images: np.ndarray | float) -> np.ndarray | float:
+        """The expected share of mistakes with so many training images a class, at most 1."""
+        return np.minimum(self.scale * np.asarray(images, float) ** -self.exponent, 1)
+
+
+def wilson(hits: int, count: int) -> Interval:
+    """The interval of a share, such as an accuracy: hits of count. Raises ValueError where count is 0.
+
+    Source: Wilson (1927), Probable Inference, the Law of Succession, and Statistical Inference.
+    """
+    found = binomtest(int(hits), int(count)).proportion_ci(0.95, method="wilson")
+    return Interval(float(found.low), float(found.high))
+
+
+def bootstrap(statistic: Callable[[np.ndarray], float], groups: Sequence, seed: int, *, rounds: int = 1000) -> Interval:
+    """The interval of any figure, from what it is when whole groups are drawn anew, with replacement.
+
+    statistic: of row numbers (M,). groups: (N,), what belongs together of the N rows, such as items.
+    Source: Efron (1979), Bootstrap Methods (percentiles).
+    """
+    _, numbers = np.unique(np.asarray(groups), return_inverse=True)
+    members = np.split(np.argsort(numbers, kind="stable"), np.bincount(numbers).cumsum()[:-1])
+    generator = np.random.default_rng(seed)
+    found = []
+    for _ in range(rounds):
+        drawn = generator.integers(0, len(members), len(members))
+        found.append(statistic(np.concatenate([members[number] for number in drawn])))
+    low, high = np.percentile(found, [2.5, 97.5])
+    return Interval(float(low), float(high))
+
+
+def fit_learning_curve(images: Sequence[int], errors: Sequence[float]) -> LearningCurve:
+    """The power law through the shares of mistakes, by least squares of their logarithms.
+
+    images: training images a class, at least two numbers. errors: the share of mistakes with each; one of 0 counts as
+    a thousandth.
+    Source: Hestness et al. (2017), Deep Learning Scaling Is Predictable, Empirically.
+    """
+    slope, intercept = np.polyfit(np.log(images), np.log(np.clip(errors, 1e-3, 1)), 1)
+    return LearningCurve(float(np.exp(intercept)), float(-slope))

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers import calibration
+
+
+def softmax(logits):
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def drawn(temperature, count=20_000):
+    """Probabilities that are too sure by that temperature, and labels drawn from the true ones."""
+    generator = np.random.default_rng(0)
+    logits = generator.normal(0, 2, (count, 4))
+    labels = np.array([generator.choice(4, p=row) for row in softmax(logits)])
+    return softmax(logits * temperature), labels
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_the_temperature_is_the_one_that_the_labels_were_drawn_with(temperature):
+    probabilities, labels = drawn(temperature)
+    assert calibration.temperature(probabilities, labels) == pytest.approx(temperature, rel=0.05)
+
+
+def test_without_validation_data_there_is_no_temperature():
+    with pytest.raises(ValueError, match="there are none"):
+        calibration.temperature(np.empty((0, 2)), np.empty(0, int))
+
+
+def test_a_network_that_is_always_right_has_a_finite_temperature():
+    assert 0 < calibration.temperature(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 1])) < 1
+
+
+@given(st.floats(0.1, 10), st.lists(st.floats(0.01, 1), min_size=3, max_size=3))
+def test_a_temperature_keeps_the_order_and_the_sum(temperature, weights):
+    before = np.array([weights]) / sum(weights)
+    after = calibration.with_temperature(before, temperature)
+    assert after.sum() == pytest.approx(1)
+    assert np.all((np.diff(before[0, before[0].argsort()]) >= 0) & (np.diff(after[0, before[0].argsort()]) >= -1e-12))
+
+
+def test_a_temperature_of_two_takes_square_roots():
+    after = calibration.with_temperature(np.array([[0.8, 0.2]]), 2.0)
+    np.testing.assert_allclose(after, [[2 / 3, 1 / 3]])  # the roots of 0.8 and 0.2 are as 2 to 1
+
+
+def test_zero_and_one_stay_numbers():
+    assert np.isfinite(calibration.with_temperature(np.array([[1.0, 0.0]]), 0.05)).all()
+
+
+def test_the_calibration_error_is_the_mean_distance_weighed_by_images():
+    probabilities = np.array([[0.95, 0.05]] * 4 + [[0.55, 0.45]] * 2)
+    labels = np.array([0, 0, 0, 1, 1, 1])  # 3 of 4 right where it says 0.95, none of 2 where it says 0.55
+    table = calibration.reliability(probabilities, labels)
+    assert table["confidence"].tolist() == pytest.approx([0.55, 0.95])
+    assert table["accuracy"].tolist() == [0.0, 0.75]
+    assert table["images"].tolist() == [2, 4]
+    expected = (2 * 0.55 + 4 * 0.20) / 6
+    assert calibration.expected_calibration_error(probabilities, labels) == pytest.approx(expected)
+
+
+def test_probabilities_that_mean_what_they_say_have_hardly_an_error():
+    honest, labels = drawn(1.0)
+    boastful, _ = drawn(3.0)
+    assert calibration.expected_calibration_error(honest, labels) < 0.01
+    assert calibration.expected_calibration_error(boastful, labels) > 0.1
+
+
+def test_a_confidence_of_one_is_in_the_last_bin():
+    assert calibration.reliability(np.array([[1.0, 0.0]]), np.array([0]))["images"].tolist() == [1]
+
+
+def test_sure_is_the_lowest_confidence_that_reaches_the_accuracy():
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
+    labels = np.array([0, 0, 1, 0])  # right, right, wrong, right: 1, 1, 2/3, 3/4 of those so far
+    assert calibration.sure_above(probabilities, labels, 1.0) == pytest.approx(0.8)
+    assert calibration.sure_above(probabilities, labels, 0.75) == pytest.approx(0.6)
+
+
+def test_where_nothing_is_right_nothing_is_sure():
+    assert calibration.sure_above(np.array([[0.9, 0.1]]), np.array([1]), 0.5) == 1.0

@@ -1,0 +1,79 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers import curves
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_open():
+    yield
+    assert plt.get_fignums() == []
+
+
+@pytest.fixture
+def history():
+    """Four epochs in two phases, the third the best."""
+    losses = [0.9, 0.8, 0.4, 0.6]
+    table = pd.DataFrame({"epoch": [1, 2, 3, 4], "phase": ["frozen"] * 2 + ["fine-tuning"] * 2})
+    table = table.assign(train_loss=[0.9, 0.7, 0.3, 0.1], validation_loss=losses, best=[True, True, True, False])
+    return table.assign(train_accuracy=[0.4, 0.5, 0.7, 0.9], validation_accuracy=[0.5, 0.5, 0.75, 0.5])
+
+
+def test_training_marks_the_epoch_kept_and_where_a_phase_begins(history):
+    figure = curves.training({"resnet18": history, "vgg16": history})
+    assert [axis.get_title() for axis in figure.axes] == [
+        "resnet18: loss",
+        "resnet18: accuracy",
+        "vgg16: loss",
+        "vgg16: accuracy",
+    ]
+    loss, accuracy = figure.axes[:2]
+    lines = {line.get_label(): line.get_xydata().tolist() for line in loss.lines}
+    assert lines["training"] == [[1, 0.9], [2, 0.7], [3, 0.3], [4, 0.1]]
+    assert lines["validation"] == [[1, 0.9], [2, 0.8], [3, 0.4], [4, 0.6]]
+    assert lines["epoch kept"] == [[3, 0.4]]
+    assert [line.get_xydata()[0, 0] for line in loss.lines if line.get_linestyle() == ":"] == [2.5]
+    assert [text.get_text() for text in loss.texts] == ["frozen", "fine-tuning"]
+    assert (accuracy.get_xlabel(), accuracy.get_ylabel(), accuracy.get_ylim()) == ("epoch", "accuracy", (0, 1.02))
+    assert [text.get_text() for text in accuracy.get_legend().get_texts()] == ["training", "validation", "epoch kept"]
+    figure.draw_without_rendering()
+
+
+def test_training_draws_the_figures_asked_for(history):
+    figure = curves.training({"small": history.assign(train_f1=0.5, validation_f1=0.4)}, ("loss", "f1"))
+    assert [axis.get_ylabel() for axis in figure.axes] == ["loss", "f1"]
+
+
+def test_together_puts_all_networks_on_one_axis_by_the_seconds_spent(history):
+    spent = history.assign(seconds=[1.0, 2.0, 3.0, 4.0])
+    figure = curves.together({"one": spent, "other": spent.assign(seconds=1.0)}, "Who is ahead")
+    (axis,) = figure.axes
+    assert [line.get_label() for line in axis.lines] == ["one", "other"]
+    assert axis.lines[0].get_xydata().tolist() == [[1, 0.5], [3, 0.5], [6, 0.75], [10, 0.5]]
+
+
+def test_learning_shows_intervals_and_reaches_to_twice_the_images():
+    table = pd.DataFrame({"network": "head", "images": [5, 10], "value": [0.5, 0.7], "low": [0.4, 0.6]})
+    figure = curves.learning(table.assign(high=[0.6, 0.9]), "accuracy", "More", lambda numbers: numbers / 20)
+    (axis,) = figure.axes
+    (bars,) = axis.containers
+    points, _, (reach,) = bars
+    assert points.get_xydata().tolist() == [[5, 0.5], [10, 0.7]]
+    ends = [segment[:, 1].tolist() for segment in reach.get_segments()]
+    np.testing.assert_allclose(ends, [[0.4, 0.6], [0.6, 0.9]])
+    fitted = next(line for line in axis.lines if line.get_label() == "fitted power law")
+    assert fitted.get_xdata()[[0, -1]].tolist() == pytest.approx([5, 20])
+    figure.draw_without_rendering()
+
+
+def test_reliability_has_a_diagonal_to_compare_with():
+    table = pd.DataFrame({"confidence": [0.6, 0.9], "accuracy": [0.5, 0.8], "images": [1, 3]})
+    figure = curves.reliability({"before": table, "after": table}, "Sure and right")
+    assert [axis.get_title() for axis in figure.axes] == ["before", "after"]
+    diagonal, line = figure.axes[0].lines
+    assert diagonal.get_xydata().tolist() == [[0, 0], [1, 1]]
+    assert line.get_xydata().tolist() == [[0.6, 0.5], [0.9, 0.8]]
+    assert figure.axes[0].collections[0].get_sizes().tolist() == [20 + 50, 20 + 150]
+    figure.draw_without_rendering()

@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+
+from helpers import uncertainty
+
+
+def test_wilson_is_the_interval_of_the_textbook():
+    low, high = uncertainty.wilson(19, 20)  # z = 1.96: center (19 + z^2 / 2) / (20 + z^2)
+    assert (low, high) == pytest.approx((0.7639, 0.9911), abs=1e-4)
+    assert str(uncertainty.wilson(19, 20)) == "0.76 to 0.99"
+
+
+@pytest.mark.parametrize("hits", [0, 5])
+def test_wilson_stays_within_zero_and_one(hits):
+    low, high = uncertainty.wilson(hits, 5)
+    assert 0 <= low <= hits / 5 <= high <= 1
+
+
+def test_an_interval_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="n"):
+        uncertainty.wilson(0, 0)
+
+
+def test_wilson_covers_the_truth_about_as_often_as_it_says():
+    hits = np.random.default_rng(0).binomial(30, 0.8, 2000)
+    ends = {count: uncertainty.wilson(count, 30) for count in set(hits.tolist())}
+    covered = np.mean([ends[count].low <= 0.8 <= ends[count].high for count in hits])
+    assert 0.93 <= covered <= 0.98
+
+
+def test_the_bootstrap_of_a_mean_is_the_interval_of_its_standard_error():
+    values = np.random.default_rng(0).normal(5, 2, 400)
+    low, high = uncertainty.bootstrap(lambda rows: values[rows].mean(), range(400), seed=1)
+    reach = 1.96 * values.std() / 20
+    assert (low, high) == pytest.approx((values.mean() - reach, values.mean() + reach), abs=0.05)
+
+
+def test_what_belongs_together_is_drawn_together():
+    groups = np.repeat(["a", "b"], 50)  # two items of 50 images each: there are only three outcomes
+    seen = set()
+    uncertainty.bootstrap(lambda rows: seen.add(tuple(np.bincount(rows // 50, minlength=2))) or 0.0, groups, seed=0)
+    assert seen == {(100, 0), (50, 50), (0, 100)}
+
+
+def test_the_same_seed_gives_the_same_interval():
+    values = np.arange(20.0)
+    ends = [uncertainty.bootstrap(lambda rows: values[rows].mean(), range(20), seed) for seed in (3, 3, 4)]
+    assert ends[0] == ends[1] != ends[2]
+
+
+def test_a_power_law_is_found_again():
+    images = np.array([10, 20, 40, 80])
+    law = uncertainty.fit_learning_curve(images, 0.8 * images**-0.5)
+    assert law == pytest.approx((0.8, 0.5))
+    assert law.error(160) == pytest.approx(0.8 * 160**-0.5)
+    assert law.error(np.array([0.01, 40])).tolist() == pytest.approx([1.0, 0.8 * 40**-0.5])  # never above 1
+
+
+def test_no_mistake_at_all_can_be_fitted():
+    assert np.isfinite(uncertainty.fit_learning_curve([5, 10], [0.1, 0.0])).all()
