@@ -107,7 +107,7 @@ def caltech(wanted: argparse.Namespace, start: dict, where: str) -> str:
             "seconds": table["seconds"].round().astype(int),
         }
     )
-    facts = {"images": int(table["images"].iloc[0]), "train": how["train_per_class"], "seed": how["seed"]}
+    facts = {"images": int(table["tested"].iloc[0]), "train": how["train_per_class"], "seed": how["seed"]}
     facts["recipe"] = ", ".join(f"{name} {value}" for name, value in CALTECH_RECIPE.items())
     return CALTECH.format(main=markdown(shown), by_size=markdown(by_size), machine=where, **facts)
 
@@ -126,7 +126,7 @@ def trashnet(wanted: argparse.Namespace, start: dict, where: str) -> str:
     by_size["accuracy"] = by_size.apply(figure, axis=1, name="accuracy", ends="accuracy")
     return TRASHNET.format(
         recipe=", ".join(f"{name} {value}" for name, value in TRASHNET_RECIPE.items()),
-        main=markdown(text.assign(photos=table["images"])),
+        main=markdown(text.assign(photos=table["tested"])),
         seeds=wanted.seeds,
         mean=table["accuracy"].mean(),
         deviation=table["accuracy"].std(),
@@ -146,7 +146,7 @@ def cifar(wanted: argparse.Namespace, where: str) -> str:
     shown = table[["precision", "recall", "f1"]].round(3)
     shown.insert(0, "accuracy", table.apply(figure, axis=1, name="accuracy", ends="accuracy"))
     shown["epochs"], shown["seconds"] = table["epochs"].astype(int), table["seconds"].round().astype(int)
-    return CIFAR.format(images=int(table["images"].iloc[0]), seed=0, main=markdown(shown), machine=where)
+    return CIFAR.format(images=int(table["tested"].iloc[0]), seed=0, main=markdown(shown), machine=where)
 
 
 def figure(row: pd.Series, name: str, ends: str) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import safetensors
 import torch
 from torch import nn
 
+from helpers.images import Examples
 from helpers.networks import to_bytes
 
 Tensors = dict[str, torch.Tensor]
@@ -23,6 +26,17 @@ class State(NamedTuple):
     best: Tensors
     network: Tensors
     optimizer: dict[int, Tensors]
+
+
+def key_of(facts: list, examples: Examples) -> str:
+    """Digest of all that a run depends on: facts that JSON can hold, labels, and which rows are for what.
+
+    The same network on fewer images is another run. The images are known by their data set, which stands in the facts.
+    """
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    for rows in (examples.labels, examples.train, examples.validation):
+        digest.update(np.asarray(rows, np.int64).tobytes() + b";")
+    return digest.hexdigest()
 
 
 def save(

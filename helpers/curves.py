@@ -24,6 +24,7 @@ def training(histories: dict[str, pd.DataFrame], figures: Sequence[str] = ("loss
             axis.plot(history["epoch"], history[f"train_{figure_name}"], "--", color="#888888", label="training")
             axis.plot(history["epoch"], history[f"validation_{figure_name}"], color=PALETTE[1], label="validation")
             axis.plot(kept["epoch"], kept[f"validation_{figure_name}"], "o", color=PALETTE[0], label="epoch kept")
+            axis.set_xlim(0.4, len(history) + 0.6)
             _mark_phases(axis, history)
             axis.set(xlabel="epoch", ylabel=figure_name, title=f"{name}: {figure_name}")
             axis.grid(alpha=0.25)
@@ -92,7 +93,7 @@ def _mark_phases(axis: Axes, history: pd.DataFrame) -> None:
             axis.axvline(part["epoch"].iloc[0] - 0.5, color="black", linewidth=0.8, linestyle=":")
         axis.annotate(
             phase,
-            (part["epoch"].iloc[0] - 0.4, 1),
+            (part["epoch"].iloc[0] - 0.45, 1),
             xycoords=("data", "axes fraction"),
             fontsize=8,
             va="top",

@@ -65,7 +65,7 @@ def from_confusion(matrix: np.ndarray) -> dict[str, float]:
 
 
 def headline(predicted: pd.DataFrame, classes: list[str], seed: int) -> dict[str, float]:
-    """Accuracy and mean class recall over all rows, each with the ends of its 95 % interval, and how many rows.
+    """Accuracy and mean class recall over all rows, each with the ends of its 95 % interval, and how many were tested.
 
     Mean class recall counts every class the same, however many images it has; the classes in the table count.
     """
@@ -84,7 +84,7 @@ def headline(predicted: pd.DataFrame, classes: list[str], seed: int) -> dict[str
         **{f"accuracy {end}": value for end, value in accuracy._asdict().items()},
         "mean class recall": mean_recall(np.arange(len(right))),
         **{f"recall {end}": value for end, value in recall._asdict().items()},
-        "images": len(right),
+        "tested": len(right),
     }
 
 

@@ -66,6 +66,7 @@ def download(address: str, checksum: str | None, folder: Path) -> Path:
     checksum: as in "sha256:..." or "md5:..."; None takes what comes.
     Raises ConnectionError where the download is refused, breaks off or brings something else.
     """
+    pooch.get_logger().setLevel("WARNING")  # no advice on checksums amid a notebook
     try:
         return Path(pooch.retrieve(address, checksum, fname=_file_name(address), path=folder, progressbar=False))
     except (OSError, ValueError) as error:

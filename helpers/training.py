@@ -84,7 +84,7 @@ def train(
     Raises ValueError where a split or the recipe is empty, FloatingPointError where the loss is no longer a number.
     """
     _check(examples, recipe)
-    key = hashlib.sha256(json.dumps([identity, asdict(recipe)]).encode()).hexdigest()
+    key = checkpoints.key_of([identity, asdict(recipe)], examples)
     report = report if distributed.is_first() else lambda line: None
     network.to(device, memory_format=torch.channels_last)
     state = _resume(checkpoint, key, network, report)

@@ -61,6 +61,6 @@ def test_on_cifar_the_loop_by_hand_and_the_helper_agree_and_the_archive_is_used(
     options = {"model_archive": str(archive), "output_table": str(table)}
     run(tmp_path, "07-CIFAR10-Prediction", "cifar10-images.zip", **options)
     card = networks.load_models(archive)["two_convolutions"].card
-    assert card["metrics"]["images"] == 5070
+    assert card["metrics"]["tested"] == 5070
     assert card["metrics"]["accuracy"] > 0.6
     assert len(pd.read_csv(table)) == 6

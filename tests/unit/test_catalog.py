@@ -282,6 +282,7 @@ def test_limits_keep_the_other_splits_and_add_images_to_those_of_a_smaller_limit
 def test_photos_that_stay_in_their_archive_are_a_data_set_too(dataset, tmp_path):
     with Archive(dataset.path) as archive:
         found, _ = catalog.scan(archive)
+        found["group"] = pd.factorize(found["item"])[0]  # plain colors all look alike
         divided, _ = catalog.assign_splits(found, validation_fraction=0.2, test_fraction=0.2, seed=0)
         in_place = catalog.in_place(archive, divided, name="tiny", seed=0)
     assert in_place.catalog.columns.tolist() == catalog.COLUMNS

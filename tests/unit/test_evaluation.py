@@ -155,7 +155,7 @@ def test_mean_class_recall_counts_a_rare_class_as_much_as_a_frequent_one(four):
     assert found["mean class recall"] == pytest.approx((1 / 3 + 1) / 2)
     assert (found["accuracy low"], found["accuracy high"]) == pytest.approx((0.150, 0.850), abs=1e-3)  # Wilson, 2 of 4
     assert found["recall low"] <= found["mean class recall"] <= found["recall high"]
-    assert found["images"] == 4
+    assert found["tested"] == 4
 
 
 def test_a_class_without_images_does_not_count(four):

@@ -12,7 +12,7 @@ from PIL import Image
 from helpers import sources
 from helpers.archives import Archive, ArchiveError, write_zip
 
-BROKEN = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket")  # requests leaves a broken one unclosed
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket")  # requests leaves broken ones unclosed
 
 
 class Server(BaseHTTPRequestHandler):
@@ -63,7 +63,6 @@ def test_a_download_with_the_right_checksum_is_kept_and_fetched_once(address, co
     assert sources.download(elsewhere, digest(content), folder) == path
 
 
-@BROKEN
 @pytest.mark.parametrize(
     ("page", "checksum"),
     [("missing.zip", None), ("half.zip", None), ("set.zip", "sha256:" + "0" * 64)],
@@ -125,7 +124,6 @@ def test_a_published_set_comes_from_its_next_address_and_is_unpacked_once(publis
     assert sources.obtain("reds", "", tmp_path, seed=0) == path
 
 
-@BROKEN
 def test_a_published_set_that_cannot_be_had_names_every_address(published, tmp_path, monkeypatch):
     addresses = (published.addresses[0], published.addresses[0].replace("missing", "half"))
     monkeypatch.setitem(sources.PUBLISHED, "reds", published._replace(addresses=addresses))

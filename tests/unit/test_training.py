@@ -143,12 +143,17 @@ def test_a_finished_run_is_not_trained_again(eight, recipe, unbroken, tmp_path):
     assert same(again, unbroken[1])
 
 
-@pytest.mark.parametrize("other", ["identity", "recipe"])
+@pytest.mark.parametrize("other", ["identity", "recipe", "examples"])
 def test_the_checkpoint_of_another_run_is_not_used(eight, recipe, unbroken, tmp_path, other):
     checkpoint, lines = tmp_path / "checkpoint.safetensors", []
     another = dataclasses.replace(recipe, phases=recipe.phases[:1], weight_decay=0.0)
-    first = {"recipe": another} if other == "recipe" else {"recipe": recipe, "identity": "resnet18"}
-    run(small(seed=1), eight, checkpoint=checkpoint, **first)
+    fewer = eight._replace(train=eight.train[:4])
+    first = {
+        "identity": {"examples": eight, "recipe": recipe, "identity": "resnet18"},
+        "recipe": {"examples": eight, "recipe": another},
+        "examples": {"examples": fewer, "recipe": recipe},
+    }[other]
+    run(small(seed=1), checkpoint=checkpoint, **first)
     history = run(small(), eight, recipe, checkpoint=checkpoint, report=lines.append)
     assert len([line for line in lines if line.startswith("epoch")]) == 5
     pd.testing.assert_frame_equal(comparable(history), comparable(unbroken[0]), check_exact=True)
