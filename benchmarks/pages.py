@@ -13,7 +13,7 @@ import pandas as pd
 
 def put_section(page: Path, title: str, text: str) -> None:
     """Replace the section "## title" of a page, or add it at the end; the others stay as they are."""
-    old = page.read_text(encoding="utf-8") if page.exists() else "# Results\n"
+    old = page.read_text(encoding="utf-8") if page.exists() else f"# {page.stem.capitalize()}\n"
     section = f"## {title}\n\n{text.strip()}\n"
     pattern = re.compile(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
     found = pattern.search(old)

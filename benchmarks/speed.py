@@ -1,338 +1,212 @@
-"""How fast, against others: writes docs/benchmarks.md and its figure.
+"""How fast, against others: writes the sections of docs/benchmarks.md, and its figure.
 
-python benchmarks/speed.py trashnet.zip mobilenet_v2.pth --rounds 3
+python benchmarks/speed.py trashnet.zip mobilenet_v2.pth --cifar cifar10.zip --parts training attribution
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import json
-import shutil
 import statistics
 import tempfile
-import time
-import unittest.mock
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+import contenders
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import peers
 import torch
 from alone import alone
-from captum.attr import IntegratedGradients
-from pages import machine, markdown
-from PIL import Image
-from torch.nn import functional as F
+from contenders import CPU, HEAD, SIZE, TUNED
+from pages import machine, markdown, put_section
 
-from helpers import attribution, catalog, compute, images, networks, predict, session, training
-from helpers.archives import Archive, write_zip
+from helpers import catalog, images, networks, session, training
+from helpers.archives import Archive
 from helpers.images import Examples
-from helpers.recipes import Phase, Recipe
 
-CPU = torch.device("cpu")
-SIZE = 224
-PAGE = """# Benchmarks
-
-{machine}. All contenders of a table ran in one go, in turn; figures are medians of the rounds stated. The others
-run each in a process of its own, as their authors show them.
-
-## Training
-
-TrashNet, {train} photos to learn from, {validation} to validate, {test} to test; MobileNetV2 from the same weights
-file, {epochs} epochs of 224 x 224 px. Seconds count from the photos on disk to the trained network.
+DOCS = session.root() / "docs"
+TRAINING = """\
+TrashNet, {train} photos to learn from, {validation} to validate, {test} to test; MobileNetV2 from the same weights file,
+{epochs} epochs of 224 x 224 px. Seconds count from the photos on disk to the trained network.
 
 {trained}
 
 ![Seconds of each](benchmarks.png)
 
-What no head-only run can go below, decoding and one pass of the frozen network at its measured rate, is {floor:.1f}
-s; ours takes {over:.2f} times that.
-
-## Last block and head of VGG16
-
+What no head-only run can go below, decoding and one pass of the frozen network at its measured rate, is {floor:.2f} s;
+ours takes {over:.2f} times that."""
+VGG = """\
 4 epochs on 400 images of 224 x 224 px, from random weights; plain: the same epochs as the usual loop, float32, the
 frozen part run anew in each.
 
-{seconds}
+{seconds}"""
+ATTRIBUTION = """\
+MobileNetV2, 32 photos, 50 steps; Captum's call with its defaults image by image (its default of all images
+and steps at once does not fit into memory).
 
-## Integrated Gradients
+{errors}"""
+SMALL = """\
+CIFAR-10, an epoch of `two_convolutions` on {count:,} pictures of 32 x 32 px in batches of {batch}: from memory,
+and from JPEG files in class folders through torchvision's `ImageFolder` and a `DataLoader` with two workers.
+Decoding all pictures once takes ours {decoding:.0f} s before the first epoch.
 
-MobileNetV2, 32 photos, 50 steps; Captum's call with its defaults image by image (its default of all images and
-steps at once does not fit into memory).
+{epochs}"""
+PRECISION = """\
+How many times faster `helpers.compute` is in bfloat16 than in float32; depth-wise convolutions learn in float32.
 
-{errors}
-
-## Precision on this CPU
-
-How many times faster `helpers.compute` is in bfloat16 than in float32: depth-wise convolutions learn in float32.
-
-
-{precisions}
-
-## Memory that is kept
-
+{precisions}"""
+KEPT = """\
 How many times faster a training step of MobileNetV2 is, 8 images of 270 x 480 px, where the C library keeps what
-tensors give back (`session.keep_memory`): {kept:.2f}
-
-Made by `make bench`.
-"""
-HEAD = Recipe([Phase("head", "head", 1)], 32, seed=0)
-TUNED = Recipe([Phase("head", "head", 1), Phase("last", "last stage", peers.EPOCHS, 2e-4)], 16, seed=0)
+tensors give back (`session.keep_memory`): {kept:.2f}"""
 
 
-def split_photos(archive: Archive, seed: int = 0) -> dict[str, list[tuple[str, str]]]:
-    """(label, member) of each split: 80 photos a class to learn from and 20 to validate; all others test.
+class Bench(NamedTuple):
+    """What the parts work with: TrashNet laid out in a folder, weights, CIFAR-10 (or None), and how many rounds."""
 
-    A class with fewer than 150 photos gives 60 and 15.
-    """
-    photos = pd.DataFrame({"source": [name for name in archive.names if name.endswith(".jpg")]})
-    photos["label"] = photos["source"].str.split("/").str[-2]
-    parts: dict[str, list[tuple[str, str]]] = {"train": [], "validation": [], "test": []}
-    generator = np.random.default_rng(seed)
-    for label, group in photos.groupby("label"):
-        sources = generator.permutation(group["source"].to_numpy())
-        train, validation = (80, 20) if len(sources) >= 150 else (60, 15)
-        bounds = {"train": (0, train), "validation": (train, train + validation), "test": (train + validation, None)}
-        for split, (start, end) in bounds.items():
-            parts[split] += [(label, source) for source in sources[start:end]]
-    return parts
-
-
-def lay_out(archive: Archive, parts: dict[str, list[tuple[str, str]]], folder: Path) -> catalog.Dataset:
-    """The photos as they are, as class folders for the others and as a data.zip for us."""
-    rows, members = [], []
-    for split, photos in parts.items():
-        for label, source in photos:
-            data, name = archive.read(source), Path(source).name
-            target = folder / split / label / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(data)
-            width, height = Image.open(io.BytesIO(data)).size
-            rows.append((f"images/{label}/{name}", label, "", name, split, width, height, "", "[]"))
-            members.append((f"images/{label}/{name}", data))
-    facts = {"format_version": catalog.FORMAT_VERSION, "name": "TrashNet", "views": [], "seed": 0, "raw_sha256": ""}
-    facts["classes"] = sorted({label for label, _ in parts["train"]})
-    table = pd.DataFrame(rows, columns=catalog.COLUMNS).to_csv(index=False).encode()
-    path = write_zip(
-        folder / "data.zip", [*members, ("catalog.csv", table), ("dataset.json", json.dumps(facts).encode())]
-    )
-    return catalog.load(path)
-
-
-def ours(dataset: catalog.Dataset, weights: Path, recipe: Recipe, work: Path) -> tuple[float, float, float]:
-    """Seconds from the photos to the trained network, best validation and test accuracy."""
-    shutil.rmtree(work, ignore_errors=True)
-    learned = dataset.catalog["split"] != "test"
-    started = time.perf_counter()
-    learning = dataset._replace(catalog=dataset.catalog[learned].reset_index(drop=True))
-    pixels = images.load_images(learning, SIZE, SIZE)
-    model = training.fit("mobilenet_v2", str(weights), learning, pixels, [""], recipe, CPU, folder=work, report=len)
-    seconds = time.perf_counter() - started
-    best = [row["validation_accuracy"] for row in model.card["history"] if row["best"]][-1]
-    tested = dataset._replace(catalog=dataset.catalog[~learned].reset_index(drop=True))
-    pixels = images.load_images(tested, SIZE, SIZE)
-    how = {"normalization": networks.IMAGENET_NORMALIZATION}
-    answers = predict.probabilities(model.network, pixels, np.arange(len(pixels)), CPU, **how).argmax(1)
-    return seconds, best, float((answers == tested.catalog["label"].map(dataset.classes.index)).mean())
-
-
-def limit(dataset: catalog.Dataset, weights: Path) -> float:
-    """Seconds that nothing can go below: decoding, and one pass of the frozen network at its measured rate."""
-    learning = dataset._replace(catalog=dataset.catalog[dataset.catalog["split"] != "test"].reset_index(drop=True))
-    started = time.perf_counter()
-    pixels = images.load_images(learning, SIZE, SIZE)
-    decoding = time.perf_counter() - started
-    network = networks.build("mobilenet_v2", len(dataset.classes), str(weights)).eval()
-    how = {"normalization": networks.IMAGENET_NORMALIZATION}
-    return decoding + len(pixels) * predict.milliseconds_per_image(network, pixels, CPU, **how) / 1000
-
-
-def vgg_epochs(pixels: torch.Tensor, *, cached: bool) -> float:
-    """Seconds of 4 epochs of the last block and the head of VGG16, from random weights."""
-    torch.manual_seed(0)
-    network, labels = networks.build("vgg16", 2, "none"), np.arange(len(pixels)) % 2
-    started = time.perf_counter()
-    if cached:
-        recipe = Recipe([Phase("last", "last stage", 4, 1e-4)], 32, seed=0, copies=1)
-        examples = Examples(pixels, labels, np.arange(len(pixels)), np.arange(1))
-        training.train(network, examples, recipe, CPU, cache=Path("none"), report=len)
-        return time.perf_counter() - started
-    networks.freeze(network, train="last stage")
-    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(learning, 1e-4)
-    for epoch in range(4):
-        network.train()
-        for rows in images.batches(np.arange(len(pixels)), 32, torch.Generator().manual_seed(epoch)):
-            values = images.normalize(pixels[rows], **networks.IMAGENET_NORMALIZATION).contiguous()
-            loss = F.cross_entropy(network(values), torch.as_tensor(labels[rows]))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    return time.perf_counter() - started
-
-
-def attribution_by_captum(network: torch.nn.Module, pixels: torch.Tensor, targets: np.ndarray) -> tuple[float, float]:
-    """Seconds an image and median completeness error of Captum's call with its defaults."""
-    network, errors = networks.without_inplace(network).eval(), []
-    started = time.perf_counter()
-    for image, target in zip(pixels, targets, strict=True):
-        inputs = images.normalize(image[None], **networks.IMAGENET_NORMALIZATION).contiguous()
-        values, delta = IntegratedGradients(network).attribute(
-            inputs, target=int(target), return_convergence_delta=True
-        )
-        errors.append(abs(delta.item() / (values.sum().item() - delta.item())))
-    return (time.perf_counter() - started) / len(pixels), statistics.median(errors)
-
-
-def attribution_by_us(network: torch.nn.Module, pixels: torch.Tensor, targets: np.ndarray) -> tuple[float, float]:
-    """Seconds an image and median completeness error of ours, with as many steps at first."""
-    started = time.perf_counter()
-    how = {"steps": 50, "error_bound": 0.1, "normalization": networks.IMAGENET_NORMALIZATION, "device": CPU}
-    found = attribution.integrated_gradients(network, pixels, targets, "gray", **how)
-    return (time.perf_counter() - started) / len(pixels), float(np.median(found.error))
-
-
-def precision_table(pixels: torch.Tensor) -> pd.DataFrame:
-    """How many times faster bfloat16 is than float32, for inference and for training."""
-    inputs, rows = images.normalize(pixels[:16], **networks.IMAGENET_NORMALIZATION), []
-    for architecture in ("mobilenet_v2", "efficientnet_b0", "convnext_tiny", "resnet18", "vgg11"):
-        network = networks.build(architecture, 2, "none").to(memory_format=torch.channels_last)
-        row = {"network": architecture}
-        for name, learning in (("inference", False), ("training", True)):
-            times = []
-            for bfloat16 in (False, True):
-                with unittest.mock.patch("helpers.compute._cpu_has_bfloat16", return_value=bfloat16):
-                    times.append(step_seconds(network, inputs, learning=learning))
-            row[name] = round(times[0] / times[1], 2)
-        rows.append(row)
-    return pd.DataFrame(rows).set_index("network")
-
-
-def step_seconds(network: torch.nn.Module, inputs: torch.Tensor, *, learning: bool) -> float:
-    """Of one step: the median of three, after a warm-up."""
-    times = []
-    network.train(learning)
-    for _ in range(4):
-        started = time.perf_counter()
-        with torch.set_grad_enabled(learning), compute.autocast(network, CPU, learning=learning):
-            loss = network(inputs).float().sum()
-        if learning:
-            loss.backward()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times[1:])
-
-
-def large_step_seconds(*, kept: bool) -> float:
-    """Of one training step whose blocks of memory are large."""
-    if kept:
-        session.keep_memory()
-    network = networks.build("mobilenet_v2", 2, "none").to(memory_format=torch.channels_last)
-    inputs = torch.zeros(8, 3, 270, 480).contiguous(memory_format=torch.channels_last)
-    return step_seconds(network, inputs, learning=True)
-
-
-def compare(columns: list[str], contenders: dict[str, tuple[int, Callable[[], tuple]]]) -> pd.DataFrame:
-    """Medians of what each contender returns in its rounds, taken in turn; the first one is ours.
-
-    contenders: name to how many rounds, and what to run.
-    """
-    found: dict[str, list[tuple]] = {name: [] for name in contenders}
-    for number in range(max(rounds for rounds, _ in contenders.values())):
-        for name, (rounds, run) in contenders.items():
-            if number < rounds:
-                found[name].append(run())
-                print(f"{name}, round {number + 1}:", *(f"{value:.3f}" for value in found[name][-1]), flush=True)
-    medians = {name: [statistics.median(values) for values in zip(*rows, strict=True)] for name, rows in found.items()}
-    table = pd.DataFrame.from_dict(medians, "index", columns=columns)
-    table["times ours"] = table[columns[0]] / table[columns[0]].iloc[0]
-    return table.assign(rounds=[rounds for rounds, _ in contenders.values()])
+    dataset: catalog.Dataset
+    folder: Path
+    weights: Path
+    cifar: Path | None
+    rounds: int
 
 
 def main() -> None:
-    """Run all comparisons and write the page and its figure."""
+    """Run the parts asked for, and write their sections."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photos", type=Path, help="TrashNet as a zip")
     parser.add_argument("weights", type=Path, help="MobileNetV2's ImageNet weights, a state dict")
+    parser.add_argument("--cifar", type=Path, help="CIFAR-10 as a zip of class folders")
     parser.add_argument("--rounds", type=int, default=3, help="of each comparison")
-    parser.add_argument("--peer-rounds", type=int, default=3, help="of the others' fine-tuning, minutes each")
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
     wanted = parser.parse_args()
     session.keep_memory()
+    where = machine("torch", "torchvision", "captum", "fastai")
     with tempfile.TemporaryDirectory() as folder, Archive(wanted.photos) as archive:
-        dataset = lay_out(archive, split_photos(archive), Path(folder))
-        write(dataset, *measure(dataset, Path(folder), wanted.weights, wanted.rounds, wanted.peer_rounds))
+        dataset = contenders.lay_out(archive, contenders.split_photos(archive), Path(folder))
+        bench = Bench(dataset, Path(folder), wanted.weights, wanted.cifar, wanted.rounds)
+        for part in wanted.parts:
+            title, run = PARTS[part]
+            put_section(DOCS / "benchmarks.md", title, f"{run(bench)}\n\n{where}; medians of {wanted.rounds} rounds.")
 
 
-def measure(
-    dataset: catalog.Dataset, folder: Path, weights: Path, rounds: int, peer_rounds: int
-) -> tuple[pd.DataFrame, float, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Training, the limit in seconds, VGG16, attribution, precision."""
+def compare(columns: list[str], rounds: int, runs: dict[str, Callable[[], tuple]]) -> str:
+    """A table of medians of what each contender returns, taken in turn; the first one is ours."""
+    return markdown(_medians(columns, rounds, runs).round(3).rename_axis(""))
+
+
+def _medians(columns: list[str], rounds: int, runs: dict[str, Callable[[], tuple]]) -> pd.DataFrame:
+    found: dict[str, list[tuple]] = {name: [] for name in runs}
+    for number in range(rounds):
+        for name, run in runs.items():
+            found[name].append(run())
+            print(f"{name}, round {number + 1}:", *(f"{value:.3f}" for value in found[name][-1]), flush=True)
+    medians = {name: [statistics.median(values) for values in zip(*rows, strict=True)] for name, rows in found.items()}
+    table = pd.DataFrame.from_dict(medians, "index", columns=columns)
+    return table.assign(**{"times ours": table[columns[0]] / table[columns[0]].iloc[0]})
+
+
+def trained(bench: Bench) -> str:
+    """Head alone and last stage, beside the tutorial's loops and fastai; also draws the figure."""
+    dataset, folder, weights = bench.dataset, bench.folder, bench.weights
     figures, work = ["seconds", "validation", "test"], folder / "work"
     head = {
-        "ours, head solved": (rounds, lambda: ours(dataset, weights, HEAD, work)),
-        "tutorial, frozen": (rounds, lambda: alone("peers.tutorial", folder, weights, frozen=True)),
+        "ours, head solved": lambda: contenders.ours(dataset, weights, HEAD, work),
+        "tutorial, frozen": lambda: alone("peers.tutorial", folder, weights, frozen=True),
     }
     tuned = {
-        "ours, last stage": (rounds, lambda: ours(dataset, weights, TUNED, work)),
-        "fastai, fine_tune": (peer_rounds, lambda: alone("peers.fastai", folder, weights)),
-        "tutorial, full": (peer_rounds, lambda: alone("peers.tutorial", folder, weights, frozen=False)),
+        "ours, last stage": lambda: contenders.ours(dataset, weights, TUNED, work),
+        "fastai, fine_tune": lambda: alone("peers.fastai", folder, weights),
+        "tutorial, full": lambda: alone("peers.tutorial", folder, weights, frozen=False),
     }
-    trained = pd.concat([compare(figures, head), compare(figures, tuned)])
-    floor = statistics.median(limit(dataset, weights) for _ in range(3))
-    pixels = images.load_images(dataset, SIZE, SIZE)
-    vgg = {
-        "VGG16, remembered": (rounds, lambda: (vgg_epochs(pixels[:400], cached=True),)),
-        "VGG16, plain": (rounds, lambda: (alone("speed.vgg_epochs", pixels[:400], cached=False),)),
-    }
-    labels = dataset.catalog["label"].map(dataset.classes.index).to_numpy()
-    torch.manual_seed(0)
-    network = networks.build("mobilenet_v2", len(dataset.classes), str(weights))
-    learned = [images.rows_where(dataset.catalog, split=split) for split in ("train", "validation")]
-    training.train(network, Examples(pixels, labels, *learned), HEAD, CPU, cache=work, report=len)
-    explain = {
-        "ours": (rounds, lambda: attribution_by_us(network, pixels[-32:], labels[-32:])),
-        "Captum, its defaults": (
-            rounds,
-            lambda: alone("speed.attribution_by_captum", network, pixels[-32:], labels[-32:]),
-        ),
-    }
-    errors = compare(["seconds an image", "median completeness error"], explain)
-    return trained, floor, compare(["seconds"], vgg), errors, precision_table(pixels)
-
-
-def write(
-    dataset: catalog.Dataset,
-    trained: pd.DataFrame,
-    floor: float,
-    vgg: pd.DataFrame,
-    explained: pd.DataFrame,
-    precisions: pd.DataFrame,
-) -> None:
-    """docs/benchmarks.md and docs/benchmarks.png."""
-    docs, counts = session.root() / "docs", dataset.catalog["split"].value_counts()
-    page = PAGE.format(
-        machine=machine("torch", "torchvision", "captum", "fastai"),
-        **counts[["train", "validation", "test"]],
+    table = pd.concat([_medians(figures, bench.rounds, runs) for runs in (head, tuned)])
+    floor = statistics.median(contenders.limit(dataset, weights) for _ in range(3))
+    draw(table)
+    return TRAINING.format(
+        **dataset.catalog["split"].value_counts()[["train", "validation", "test"]],
         epochs=peers.EPOCHS,
-        trained=markdown(trained.round(3).rename_axis("")),
-        seconds=markdown(vgg.round(3).rename_axis("")),
-        errors=markdown(explained.round(3).rename_axis("")),
-        precisions=markdown(precisions.round(3).rename_axis("")),
-        kept=alone("speed.large_step_seconds", kept=False) / alone("speed.large_step_seconds", kept=True),
+        trained=markdown(table.round(3).rename_axis("")),
         floor=floor,
-        over=trained["seconds"].iloc[0] / floor,
+        over=table["seconds"].iloc[0] / floor,
     )
-    (docs / "benchmarks.md").write_text(page, encoding="utf-8")
+
+
+def draw(table: pd.DataFrame) -> None:
+    """docs/benchmarks.png: seconds of each contender."""
     figure, axis = plt.subplots(figsize=(8, 3), layout="constrained")
-    turned = trained[::-1]
+    turned = table[::-1]
     colors = ["#0b6e99" if name.startswith("ours") else "#a8b0b8" for name in turned.index]
     axis.bar_label(axis.barh(turned.index, turned["seconds"], color=colors), fmt="%.0f s", padding=3)
     axis.set(xlabel="seconds, from photos to trained network", title="Six epochs of transfer learning on two cores")
     axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(docs / "benchmarks.png", dpi=150)
+    figure.savefig(DOCS / "benchmarks.png", dpi=150)
 
+
+def vgg(bench: Bench) -> str:
+    """Last block and head of VGG16, remembered and plain."""
+    pixels = images.load_images(bench.dataset, SIZE, SIZE)[:400]
+    runs = {
+        "VGG16, remembered": lambda: (contenders.vgg_epochs(pixels, cached=True),),
+        "VGG16, plain": lambda: (alone("contenders.vgg_epochs", pixels, cached=False),),
+    }
+    return VGG.format(seconds=compare(["seconds"], bench.rounds, runs))
+
+
+def attribution(bench: Bench) -> str:
+    """Integrated Gradients of a trained network, ours and Captum's."""
+    dataset = bench.dataset
+    pixels = images.load_images(dataset, SIZE, SIZE)
+    labels = dataset.catalog["label"].map(dataset.classes.index).to_numpy()
+    torch.manual_seed(0)
+    network = networks.build("mobilenet_v2", len(dataset.classes), str(bench.weights))
+    learned = [images.rows_where(dataset.catalog, split=split) for split in ("train", "validation")]
+    training.train(network, Examples(pixels, labels, *learned), HEAD, CPU, cache=bench.folder / "work", report=len)
+    what = (network, pixels[-32:], labels[-32:])
+    runs = {
+        "ours": lambda: contenders.attribution_by_us(*what),
+        "Captum, its defaults": lambda: alone("contenders.attribution_by_captum", *what),
+    }
+    return ATTRIBUTION.format(errors=compare(["seconds an image", "median completeness error"], bench.rounds, runs))
+
+
+def small(bench: Bench) -> str:
+    """An epoch of a small network on small pictures, from memory and from a DataLoader."""
+    if bench.cifar is None:
+        raise SystemExit("The part small needs --cifar: a zip of CIFAR-10 in class folders")
+    with Archive(bench.cifar) as archive:
+        files = contenders.lay_out_small(archive, bench.folder / "small")
+    decoding, pixels, labels = contenders.decode_small(files)
+    runs = {
+        "ours, from memory": lambda: contenders.epoch_from_memory(pixels, labels),
+        "DataLoader": lambda: alone("peers.image_folder_epoch", files),
+    }
+    epochs = compare(["seconds an epoch"], bench.rounds, runs)
+    return SMALL.format(count=len(labels), batch=peers.SMALL_BATCH, decoding=decoding, epochs=epochs)
+
+
+def precision(bench: Bench) -> str:
+    """bfloat16 against float32 for some networks."""
+    pixels = images.load_images(bench.dataset, SIZE, SIZE)
+    return PRECISION.format(precisions=markdown(contenders.precision_table(pixels)))
+
+
+def kept(bench: Bench) -> str:
+    """A training step without and with memory that is kept."""
+    seconds = {
+        keep: [alone("contenders.large_step_seconds", kept=keep) for _ in range(bench.rounds)] for keep in (False, True)
+    }
+    return KEPT.format(kept=np.median(seconds[False]) / np.median(seconds[True]))
+
+
+PARTS = {
+    "training": ("Training", trained),
+    "vgg": ("Last block and head of VGG16", vgg),
+    "attribution": ("Integrated Gradients", attribution),
+    "small": ("Small pictures", small),
+    "precision": ("Precision on this CPU", precision),
+    "memory": ("Memory that is kept", kept),
+}
 
 if __name__ == "__main__":
     main()
