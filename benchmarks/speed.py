@@ -28,8 +28,8 @@ from helpers.images import Examples
 
 DOCS = session.root() / "docs"
 TRAINING = """\
-TrashNet, {train} photos to learn from, {validation} to validate, {test} to test; MobileNetV2 from the same weights file,
-{epochs} epochs of 224 x 224 px. Seconds count from the photos on disk to the trained network.
+TrashNet, {train} photos to learn from, {validation} to validate, {test} to test; MobileNetV2 from the same weights
+file, {epochs} epochs of 224 x 224 px. Seconds count from the photos on disk to the trained network.
 
 {trained}
 

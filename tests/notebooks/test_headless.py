@@ -1,5 +1,6 @@
 """The notebooks as a plant and as Colab run them: by papermill from anywhere, and alone in an empty folder."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,8 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FIRST = ROOT / "notebooks" / "01-DataPreparation.ipynb"
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+FIRST = NOTEBOOKS[0]
 
 
 def papermill(python, notebook, folder, *options, **environment):
@@ -61,16 +63,23 @@ def wheel(tmp_path):
     return tmp_path / result.stdout.splitlines()[-1]
 
 
-def test_alone_in_an_empty_folder_it_gets_helpers_and_runs(tmp_path, fresh_python, wheel):
+def tiny(notebook):
+    """The tiny values of a notebook's parameters, as the test run takes them."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    return next(cell.metadata["nbmake"]["mock"] for cell in cells if cell.id == "parameters")
+
+
+def test_alone_in_an_empty_folder_each_gets_helpers_and_runs(tmp_path, fresh_python, wheel):
     folder = tmp_path / "content"
     folder.mkdir()
-    (folder / FIRST.name).write_bytes(FIRST.read_bytes())
-    tiny = ["-p", "sample_items", "24", "-p", "stored_height", "90", "-p", "stored_width", "160"]
     without = subprocess.run([fresh_python, "-c", "import helpers"], stderr=subprocess.DEVNULL, cwd=folder, check=False)
     assert without.returncode != 0
-    result = papermill(fresh_python, FIRST.name, folder, *tiny, HELPERS_SOURCE=str(wheel))
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert (folder / "transfer" / "data.zip").exists()
-    outputs = nbformat.read(folder / "out.ipynb", as_version=4)
-    pictures = [out for cell in outputs.cells for out in cell.get("outputs", []) if "image/png" in out.get("data", {})]
-    assert len(pictures) == 4
+    for notebook in NOTEBOOKS:
+        (folder / notebook.name).write_bytes(notebook.read_bytes())
+        options = ["-y", json.dumps(tiny(notebook))]
+        result = papermill(fresh_python, notebook.name, folder, *options, HELPERS_SOURCE=str(wheel))
+        assert result.returncode == 0, f"{notebook.name}: {result.stderr[-3000:]}"
+        cells = nbformat.read(folder / "out.ipynb", as_version=4).cells
+        shown = [out.get("data", {}) for cell in cells for out in cell.get("outputs", [])]
+        assert sum("image/png" in data for data in shown) >= 3
+    assert {path.name for path in (folder / "transfer" / "tiny").glob("*.zip")} >= {"data.zip", "models.zip"}
