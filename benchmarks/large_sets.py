@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from pages import markdown
 from PIL import Image
 
 from helpers import catalog, images, session, training
@@ -54,6 +55,7 @@ def draw(count: int) -> Iterator[tuple[str, bytes]]:
 
 def measure(raw: Path, folder: Path) -> dict[str, float]:
     """Seconds of each step, and the largest resident memory of this process in MiB."""
+    session.keep_memory()
     times = [time.perf_counter()]
     with Archive(raw) as archive:
         photos, _ = catalog.scan(archive)
@@ -93,11 +95,7 @@ def main() -> None:
     table = pd.DataFrame(rows)
     seconds = table[["preparing (s)", "decoding (s)", "training (s)"]].sum(axis=1)
     table["ms an image"] = 1000 * seconds / table["images"]
-    cells = table.round(2).astype(str)
-    lines = [cells.columns, ["---"] * len(cells.columns), *cells.to_numpy()]
-    page = PAGE.format(
-        size=SIZE, limit=LIMIT_BYTES // 2**20, table="\n".join("| " + " | ".join(line) + " |" for line in lines)
-    )
+    page = PAGE.format(size=SIZE, limit=LIMIT_BYTES // 2**20, table=markdown(table.round(2).set_index("images")))
     (session.root() / "docs" / "large-sets.md").write_text(page, encoding="utf-8")
 
 

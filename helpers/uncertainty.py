@@ -57,6 +57,18 @@ def bootstrap(statistic: Callable[[np.ndarray], float], groups: Sequence, seed: 
     return Interval(float(low), float(high))
 
 
+def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> float:
+    """How likely two networks differ at least so much on the same cases, were they equally good: the exact p-value.
+
+    first_right, second_right: (N,) bool, whether each was right. Only the cases in which one was right tell.
+    Source: McNemar (1947), Note on the Sampling Error of the Difference Between Correlated Proportions.
+    """
+    first_only = int((first_right & ~second_right).sum())
+    second_only = int((second_right & ~first_right).sum())
+    told = first_only + second_only
+    return float(binomtest(first_only, told).pvalue) if told else 1.0
+
+
 def fit_learning_curve(images: Sequence[int], errors: Sequence[float]) -> LearningCurve:
     """The power law through the shares of mistakes, by least squares of their logarithms.
 

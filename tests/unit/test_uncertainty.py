@@ -58,3 +58,17 @@ def test_a_power_law_is_found_again():
 
 def test_no_mistake_at_all_can_be_fitted():
     assert np.isfinite(uncertainty.fit_learning_curve([5, 10], [0.1, 0.0])).all()
+
+
+def test_mcnemar_counts_only_the_cases_that_one_got_right():
+    first = np.array([True] * 5 + [False] + [True] * 20)
+    second = np.array([False] * 5 + [True] + [True] * 20)
+    assert uncertainty.mcnemar(first, second) == pytest.approx(2 * (1 + 6) / 2**6)  # 1 or 0 of 6, on either side
+    assert uncertainty.mcnemar(second, first) == uncertainty.mcnemar(first, second)
+    assert uncertainty.mcnemar(first, first) == 1.0
+
+
+def test_networks_that_are_equally_good_seldom_seem_to_differ():
+    generator = np.random.default_rng(0)
+    right = generator.random((500, 2, 60)) < 0.8
+    assert np.mean([uncertainty.mcnemar(*pair) < 0.05 for pair in right]) <= 0.05

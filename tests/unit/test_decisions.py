@@ -1,0 +1,73 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers import decisions
+from helpers.decisions import FIXED, INSPECT, PASS, REJECT, Costs, Decision
+
+PROBABILITIES = np.array([0.1, 0.4, 0.6, 0.9])
+DAMAGED = np.array([False, True, False, True])
+cost = st.floats(0, 100)
+
+
+def test_between_the_two_thresholds_a_hand_decides():
+    found = decisions.actions(PROBABILITIES, Decision(0.4, 0.9))
+    assert found.tolist() == [PASS, INSPECT, INSPECT, REJECT]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("always pass", 2 * 10 / 4), ("always inspect", 3.0), ("plain 0.5", (10 + 4) / 4)],  # one missed, one alarm
+)
+def test_the_mean_cost_of_the_fixed_decisions(name, expected):
+    assert decisions.mean_cost(PROBABILITIES, DAMAGED, Costs(10, 4, 3), FIXED[name]) == expected
+
+
+def test_the_best_decision_is_found_by_hand():
+    found = decisions.choose(PROBABILITIES, DAMAGED, Costs(10, 4, 1))  # inspect the two in the middle: 2 in all
+    assert decisions.actions(PROBABILITIES, found).tolist() == [PASS, INSPECT, INSPECT, REJECT]
+    assert decisions.mean_cost(PROBABILITIES, DAMAGED, Costs(10, 4, 1), found) == 0.5
+
+
+def test_where_inspections_are_dear_there_are_none():
+    found = decisions.choose(PROBABILITIES, DAMAGED, Costs(10, 4, 50))
+    assert INSPECT not in decisions.actions(PROBABILITIES, found)
+    assert decisions.mean_cost(PROBABILITIES, DAMAGED, Costs(10, 4, 50), found) == 1.0  # one false alarm of 4
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(np.linspace(0, 1, 21).tolist()), st.booleans()), min_size=1, max_size=30),
+    st.builds(Costs, cost, cost, cost),
+)
+def test_no_decision_is_cheaper_on_the_data_it_was_chosen_on(items, costs):
+    probabilities, damaged = np.array([p for p, _ in items]), np.array([d for _, d in items])
+    chosen = decisions.mean_cost(probabilities, damaged, costs, decisions.choose(probabilities, damaged, costs))
+    ends = [*np.linspace(0, 1, 21), math.inf]
+    others = [Decision(low, high) for low in ends for high in ends if low <= high]
+    for other in [*others, *FIXED.values()]:
+        assert chosen <= decisions.mean_cost(probabilities, damaged, costs, other) + 1e-6
+
+
+def test_many_items_are_decided_as_well_as_the_fixed_ones():
+    generator = np.random.default_rng(0)
+    probabilities = generator.random(20_000)
+    damaged = generator.random(20_000) < probabilities
+    costs = Costs(20, 5, 1)
+    chosen = decisions.mean_cost(probabilities, damaged, costs, decisions.choose(probabilities, damaged, costs))
+    ideal = Decision(1 / 20, 1 - 1 / 5)  # where an inspection costs what a mistake is expected to
+    assert chosen <= decisions.mean_cost(probabilities, damaged, costs, ideal) + 0.005
+    assert all(chosen <= decisions.mean_cost(probabilities, damaged, costs, fixed) for fixed in FIXED.values())
+
+
+@pytest.mark.parametrize("costs", [Costs(-1, 1, 1), Costs(1, 1, -2)])
+def test_negative_costs_are_refused(costs):
+    with pytest.raises(ValueError, match="Costs must be 0 or more"):
+        decisions.choose(PROBABILITIES, DAMAGED, costs)
+
+
+def test_without_validation_data_there_is_no_decision():
+    with pytest.raises(ValueError, match="there are none"):
+        decisions.choose(np.array([]), np.array([], bool), Costs(1, 1, 1))
