@@ -97,12 +97,12 @@ def caltech(wanted: argparse.Namespace, start: dict, where: str) -> str:
     table = comparison(path).rename_axis("way")
     by_size = pd.read_csv(path.with_name("caltech-by-size.csv"))
     by_size["images"] = by_size["images"].round().astype(int)
-    lines = by_size.apply(figure, axis=1, name="mean class recall", ends="recall")
+    lines = by_size.apply(figure, axis=1, name="recall")
     by_size = by_size.assign(text=lines).pivot(index="network", columns="images", values="text").loc[table.index]
     shown = pd.DataFrame(
         {
-            "mean class recall": table.apply(figure, axis=1, name="mean class recall", ends="recall"),
-            "accuracy": table.apply(figure, axis=1, name="accuracy", ends="accuracy"),
+            "mean class recall": table.apply(figure, axis=1, name="recall"),
+            "accuracy": table.apply(figure, axis=1, name="accuracy"),
             "numbers that learn": table["numbers that learn"].map("{:,.0f}".format),
             "seconds": table["seconds"].round().astype(int),
         }
@@ -120,10 +120,10 @@ def trashnet(wanted: argparse.Namespace, start: dict, where: str) -> str:
         path = run(wanted.folder, "05-TrashNet", f"trashnet-{seed}.zip", how | {"seed": seed})
         tables.append(comparison(path).assign(seed=seed))
     table = pd.concat(tables).set_index("seed")
-    text = table.apply(figure, axis=1, name="accuracy", ends="accuracy").to_frame("test accuracy")
+    text = table.apply(figure, axis=1, name="accuracy").to_frame("test accuracy")
     by_size = pd.read_csv(wanted.folder / "trashnet-0-by-size.csv")
     by_size["images"] = by_size["images"].round().astype(int)
-    by_size["accuracy"] = by_size.apply(figure, axis=1, name="accuracy", ends="accuracy")
+    by_size["accuracy"] = by_size.apply(figure, axis=1, name="accuracy")
     return TRASHNET.format(
         recipe=", ".join(f"{name} {value}" for name, value in TRASHNET_RECIPE.items()),
         main=markdown(text.assign(photos=table["tested"])),
@@ -144,14 +144,14 @@ def cifar(wanted: argparse.Namespace, where: str) -> str:
     output = wanted.folder / "07-CIFAR10-Prediction.ipynb"
     papermill.execute_notebook(NOTEBOOKS / output.name, output, predicting | answered, progress_bar=False)
     shown = table[["precision", "recall", "f1"]].round(3)
-    shown.insert(0, "accuracy", table.apply(figure, axis=1, name="accuracy", ends="accuracy"))
+    shown.insert(0, "accuracy", table.apply(figure, axis=1, name="accuracy"))
     shown["epochs"], shown["seconds"] = table["epochs"].astype(int), table["seconds"].round().astype(int)
     return CIFAR.format(images=int(table["tested"].iloc[0]), seed=0, main=markdown(shown), machine=where)
 
 
-def figure(row: pd.Series, name: str, ends: str) -> str:
+def figure(row: pd.Series, name: str) -> str:
     """A figure with the ends of its interval."""
-    return f"{row[name]:.3f} ({row[f'{ends} low']:.3f} to {row[f'{ends} high']:.3f})"
+    return f"{row[name]:.3f} ({row[f'{name} low']:.3f} to {row[f'{name} high']:.3f})"
 
 
 TRASHNET_RECIPE = {"fine_tuning": "last stage", "fine_tuning_epochs": 6, "fine_tuning_rate": 0.0001}

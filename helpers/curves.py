@@ -75,13 +75,38 @@ def learning(
 
 
 def reliability(tables: dict[str, pd.DataFrame], title: str) -> Figure:
-    """Accuracy against confidence for each table of `calibration.reliability`; on the diagonal both agree."""
-    figure, axes = grid(1, len(tables), 3.6)
-    for axis, (name, table) in zip(axes[0], tables.items(), strict=True):
+    """Accuracy against confidence for tables of `calibration.reliability`, two in a row; the diagonal is perfect."""
+    figure, axes = grid(-(-len(tables) // 2), min(2, len(tables)), 3.6)
+    for axis, (name, table) in zip(axes.flat, tables.items(), strict=True):
         axis.plot([0, 1], [0, 1], ":", color="black")
         axis.plot(table["confidence"], table["accuracy"], "-", color=PALETTE[1])
         axis.scatter(table["confidence"], table["accuracy"], 20 + 200 * table["images"] / table["images"].sum())
         axis.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy", title=name, aspect="equal")
+        axis.grid(alpha=0.25)
+    figure.suptitle(title, fontweight="bold")
+    return figure
+
+
+def costs(thresholds: pd.DataFrame, ways: pd.DataFrame, title: str) -> Figure:
+    """Cost of 1,000 items against a single threshold, and the damage found against false alarms.
+
+    thresholds: a row for each threshold (its index), ways: a row for each way to decide (named by its index); both
+    with the columns cost, found and alarms of `decisions.account`.
+    """
+    figure, axes = grid(1, 2, 3.6)
+    cost, trade = axes[0]
+    cost.plot(thresholds.index, thresholds["cost"], color=PALETTE[1], label="one threshold, no inspection")
+    trade.plot(thresholds["alarms"], thresholds["found"], color=PALETTE[1], label="one threshold, no inspection")
+    for index, (name, row) in enumerate(ways.iterrows()):
+        color = PALETTE[(index + 2) % len(PALETTE)]
+        cost.axhline(row["cost"], color=color, linestyle="--", linewidth=1.2, label=name)
+        trade.plot(row["alarms"], row["found"], "o", color=color, label=name)
+    cost.set(xlabel="threshold on the probability of damage", ylabel="cost of 1,000 items", xlim=(0, 1))
+    cost.set_ylim(0, 1.08 * max(thresholds["cost"].max(), ways["cost"].max()))
+    trade.set(xlabel="false alarms (share of the intact)", ylabel="damage found or inspected (share)")
+    trade.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+    trade.legend(fontsize=8, loc="lower right")
+    for axis in (cost, trade):
         axis.grid(alpha=0.25)
     figure.suptitle(title, fontweight="bold")
     return figure

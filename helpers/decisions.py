@@ -39,16 +39,34 @@ def actions(probabilities: np.ndarray, decision: Decision) -> np.ndarray:
     return np.where(probabilities < decision.pass_below, PASS, rejected)
 
 
-def mean_cost(probabilities: np.ndarray, damaged: np.ndarray, costs: Costs, decision: Decision) -> float:
-    """What an item costs on average. probabilities: (N,) of damage. damaged: (N,) bool, the truth.
+def item_costs(probabilities: np.ndarray, damaged: np.ndarray, costs: Costs, decision: Decision) -> np.ndarray:
+    """(N,): what each item costs. probabilities: (N,) of damage. damaged: (N,) bool, the truth.
 
     An inspection finds the truth and costs the same whatever it is.
     Source: Elkan (2001), The Foundations of Cost-Sensitive Learning.
     """
     found = actions(probabilities, decision)
     missed, alarms = (found == PASS) & damaged, (found == REJECT) & ~damaged
-    total = costs.missed * missed + costs.false_alarm * alarms + costs.inspection * (found == INSPECT)
-    return float(total.mean())
+    return costs.missed * missed + costs.false_alarm * alarms + costs.inspection * (found == INSPECT)
+
+
+def mean_cost(probabilities: np.ndarray, damaged: np.ndarray, costs: Costs, decision: Decision) -> float:
+    """What an item costs on average; see `item_costs`."""
+    return float(item_costs(probabilities, damaged, costs, decision).mean())
+
+
+def account(probabilities: np.ndarray, damaged: np.ndarray, costs: Costs, decision: Decision) -> dict[str, float]:
+    """What the decision comes to on these items: cost (of 1,000), found, alarms and inspected.
+
+    found: share of the damaged that are not passed. alarms: share of the intact that are rejected. inspected: of all.
+    """
+    what = actions(probabilities, decision)
+    return {
+        "cost": 1000 * mean_cost(probabilities, damaged, costs, decision),
+        "found": _share(what[damaged] != PASS),
+        "alarms": _share(what[~damaged] == REJECT),
+        "inspected": _share(what == INSPECT),
+    }
 
 
 def choose(probabilities: np.ndarray, damaged: np.ndarray, costs: Costs) -> Decision:
@@ -76,3 +94,7 @@ def choose(probabilities: np.ndarray, damaged: np.ndarray, costs: Costs) -> Deci
     total = np.where(tried[:, None] <= tried[None, :], total, math.inf)
     low, high = min(zip(*np.nonzero(total <= total.min() + 1e-9), strict=True), key=lambda pair: inspected[pair])
     return Decision(float(tried[low]), float(tried[high]))
+
+
+def _share(hits: np.ndarray) -> float:
+    return float(hits.mean()) if len(hits) else math.nan

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import numpy as np
 import pandas as pd
-from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from helpers import uncertainty
 
 FUSED = "fused"
+Result = TypeVar("Result")
 
 
 def predictions(catalog: pd.DataFrame, probabilities: np.ndarray, classes: list[str]) -> pd.DataFrame:
@@ -41,16 +44,27 @@ def with_fused(images: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     return pd.concat([images, fuse_views(images, classes)], ignore_index=True)
 
 
-def scores(predicted: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """For each view: images, accuracy, and precision, recall and F1 as the mean over classes."""
+def scores(predicted: pd.DataFrame, classes: list[str], seed: int) -> pd.DataFrame:
+    """For each view: accuracy, and precision, recall and F1 as the mean over classes, each with its 95 % interval.
+
+    Columns view, tested (how many), and for each figure itself and its ends, as in "f1", "f1 low", "f1 high".
+    """
     rows = []
     for view, part in predicted.groupby("view", sort=False):
-        means = precision_recall_fscore_support(
-            part["label"], part["predicted"], labels=classes, average="macro", zero_division=0
-        )
-        accuracy = accuracy_score(part["label"], part["predicted"])
-        rows.append((view, len(part), accuracy, *means[:3]))
-    return pd.DataFrame(rows, columns=["view", "images", "accuracy", "precision", "recall", "f1"])
+        right = (part["label"] == part["predicted"]).sum()
+        figures = from_confusion(_confusion(part, classes))
+        values = _of_rows(part, classes, lambda matrix: np.array([*from_confusion(matrix).values()]))
+        drawn = uncertainty.bootstrap(values, part["item"], seed)
+        pairs = zip(figures, drawn.low, drawn.high, strict=True)
+        ends = {name: uncertainty.Interval(low, high) for name, low, high in pairs}
+        ends["accuracy"] = uncertainty.wilson(right, len(part))
+        rows.append({"view": view, "tested": len(part)} | _columns(figures, ends))
+    return pd.DataFrame(rows)
+
+
+def headline(predicted: pd.DataFrame, classes: list[str], seed: int) -> dict[str, float]:
+    """The figures of `scores` over all rows, whatever their view. The recall is the mean class recall of papers."""
+    return scores(predicted.assign(view=""), classes, seed).drop(columns="view").iloc[0].to_dict()
 
 
 def from_confusion(matrix: np.ndarray) -> dict[str, float]:
@@ -64,38 +78,36 @@ def from_confusion(matrix: np.ndarray) -> dict[str, float]:
     return {"accuracy": float(hits.sum() / matrix.sum())} | {name: float(mean) for name, mean in means.items()}
 
 
-def headline(predicted: pd.DataFrame, classes: list[str], seed: int) -> dict[str, float]:
-    """Accuracy and mean class recall over all rows, each with the ends of its 95 % interval, and how many were tested.
-
-    Mean class recall counts every class the same, however many images it has; the classes in the table count.
-    """
-    truth, called = (pd.Categorical(predicted[column], classes).codes for column in ("label", "predicted"))
-    right = truth == called
-
-    def mean_recall(rows: np.ndarray) -> float:
-        counts = np.bincount(truth[rows], minlength=len(classes))
-        hits = np.bincount(truth[rows], right[rows], minlength=len(classes))
-        return float((hits[counts > 0] / counts[counts > 0]).mean())
-
-    accuracy = uncertainty.wilson(right.sum(), len(right))
-    recall = uncertainty.bootstrap(mean_recall, predicted["item"], seed)
-    return {
-        "accuracy": float(right.mean()),
-        **{f"accuracy {end}": value for end, value in accuracy._asdict().items()},
-        "mean class recall": mean_recall(np.arange(len(right))),
-        **{f"recall {end}": value for end, value in recall._asdict().items()},
-        "tested": len(right),
-    }
-
-
-def class_scores(predicted: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """For each view and class: precision, recall, F1, and of how many images."""
-    tables = []
+def class_scores(predicted: pd.DataFrame, classes: list[str], seed: int) -> pd.DataFrame:
+    """For each view and class: precision, recall and F1, each with its 95 % interval, and of how many images."""
+    rows = []
     for view, part in predicted.groupby("view", sort=False):
-        figures = precision_recall_fscore_support(part["label"], part["predicted"], labels=classes, zero_division=0)
-        table = pd.DataFrame(dict(zip(("precision", "recall", "f1", "images"), figures, strict=True)))
-        tables.append(table.assign(view=view, label=classes))
-    return pd.concat(tables, ignore_index=True)[["view", "label", "precision", "recall", "f1", "images"]]
+        matrix = _confusion(part, classes)
+        hits, true, called = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+        f1_ends = uncertainty.bootstrap(_of_rows(part, classes, _class_f1), part["item"], seed)
+        for number, label in enumerate(classes):
+            figures = {
+                "precision": hits[number] / max(called[number], 1),
+                "recall": hits[number] / max(true[number], 1),
+                "f1": _class_f1(matrix)[number],
+            }
+            ends = {
+                "precision": _share_ends(hits[number], called[number]),
+                "recall": _share_ends(hits[number], true[number]),
+                "f1": uncertainty.Interval(f1_ends.low[number], f1_ends.high[number]),
+            }
+            rows.append({"view": view, "label": label} | _columns(figures, ends) | {"images": true[number]})
+    return pd.DataFrame(rows)
+
+
+def as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """The table for reading: each figure with its ends in one column, as in "0.87 (0.76 to 0.94)"."""
+    shown = table.copy()
+    for name in [name for name in table if f"{name} low" in table]:
+        columns = zip(table[name], table[f"{name} low"], table[f"{name} high"], strict=True)
+        shown[name] = [f"{value:.2f} ({low:.2f} to {high:.2f})" for value, low, high in columns]
+        shown = shown.drop(columns=[f"{name} low", f"{name} high"])
+    return shown
 
 
 def majority_accuracy(train_labels: pd.Series, test_labels: pd.Series) -> float:
@@ -103,9 +115,14 @@ def majority_accuracy(train_labels: pd.Series, test_labels: pd.Series) -> float:
     return float((test_labels == train_labels.mode()[0]).mean())
 
 
+def final(predicted: pd.DataFrame) -> pd.DataFrame:
+    """The answers that count: of items where their views are fused, else of images."""
+    return predicted[predicted["view"] == FUSED] if FUSED in set(predicted["view"]) else predicted
+
+
 def log_loss(predicted: pd.DataFrame, classes: list[str]) -> float:
     """Mean of -log(probability of the true class), over items where their views are fused, else over images."""
-    part = predicted[predicted["view"] == FUSED] if FUSED in set(predicted["view"]) else predicted
+    part = final(predicted)
     columns = [classes.index(label) for label in part["label"]]
     return float(-np.log(part[classes].to_numpy()[np.arange(len(part)), columns].clip(1e-7)).mean())
 
@@ -125,6 +142,42 @@ def worst_mistakes(predicted: pd.DataFrame, count: int) -> pd.DataFrame:
     """The images (not the fused items) that were called wrong most surely, surest first."""
     wrong = predicted[(predicted["label"] != predicted["predicted"]) & (predicted["view"] != FUSED)]
     return wrong.sort_values("confidence", ascending=False, kind="stable").head(count)
+
+
+def _confusion(predicted: pd.DataFrame, classes: list[str]) -> np.ndarray:
+    """(C, C), how often each true class (row) was called each class (column)."""
+    return _of_rows(predicted, classes, lambda matrix: matrix)(np.arange(len(predicted)))
+
+
+def _of_rows(
+    predicted: pd.DataFrame, classes: list[str], figure: Callable[[np.ndarray], Result]
+) -> Callable[[np.ndarray], Result]:
+    """A figure of the confusion matrix, as a function of row numbers of the table."""
+    truth, called = (pd.Categorical(predicted[column], classes).codes for column in ("label", "predicted"))
+    cells = truth.astype(int) * len(classes) + called
+
+    def of_rows(rows: np.ndarray) -> Result:
+        counts = np.bincount(cells[rows], minlength=len(classes) ** 2)
+        return figure(counts.reshape(len(classes), len(classes)))
+
+    return of_rows
+
+
+def _class_f1(matrix: np.ndarray) -> np.ndarray:
+    return 2 * np.diag(matrix) / (matrix.sum(0) + matrix.sum(1)).clip(1)
+
+
+def _share_ends(hits: int, count: int) -> uncertainty.Interval:
+    """Of a share of nothing we know nothing."""
+    return uncertainty.wilson(hits, count) if count else uncertainty.Interval(0.0, 1.0)
+
+
+def _columns(figures: dict[str, float], ends: dict[str, uncertainty.Interval]) -> dict[str, float]:
+    """Each figure, and behind it its ends, by name."""
+    table = {}
+    for name, value in figures.items():
+        table |= {name: float(value), f"{name} low": float(ends[name].low), f"{name} high": float(ends[name].high)}
+    return table
 
 
 def _decide(table: pd.DataFrame, probabilities: pd.DataFrame) -> pd.DataFrame:

@@ -213,22 +213,25 @@ def answers(
 
 
 def accuracies(table: pd.DataFrame, baseline: float) -> Figure:
-    """Test accuracy by view for each network, against always answering the most frequent class.
+    """Test accuracy by view for each network with its interval, against always answering the most frequent class.
 
-    table: columns network, view, accuracy.
+    table: columns network, view, accuracy, accuracy low, accuracy high.
     """
     networks, views = list(dict.fromkeys(table["network"])), list(dict.fromkeys(table["view"]))
     figure, axes = grid(1, 1, 3.4)
     axis = axes[0, 0]
     width = 0.8 / len(networks)
     for index, name in enumerate(networks):
-        values = table[table["network"] == name].set_index("view")["accuracy"].reindex(views)
+        own = table[table["network"] == name].set_index("view").reindex(views)
+        values = own["accuracy"]
+        reach = [values - own["accuracy low"], own["accuracy high"] - values]
         places = np.arange(len(views)) + (index - (len(networks) - 1) / 2) * width
         bars = axis.bar(places, values, width * 0.92, label=name, color=PALETTE[(index + 1) % len(PALETTE)])
-        axis.bar_label(bars, fmt="%.2f", fontsize=9)
+        axis.errorbar(places, values, reach, fmt="none", ecolor="black", capsize=3, linewidth=1)
+        axis.bar_label(bars, [f"{value:.2f}" for value in values], fontsize=9, label_type="center", color="white")
     axis.axhline(baseline, color="black", linestyle=":", label="most frequent class")
     axis.set_xticks(range(len(views)), [view or "all" for view in views])
-    axis.set(ylim=(0, 1.08), ylabel="accuracy", title="Test accuracy by view")
+    axis.set(ylim=(0, 1.08), ylabel="accuracy", title="Test accuracy by view, with 95 % intervals")
     axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 

@@ -1,20 +1,29 @@
-"""From a trained network to probabilities, and from photos of one's own to answers."""
+"""From a trained network to probabilities, from photos of one's own to answers, and from items to actions.
+
+As a command, for all photos of a folder or a zip, however many:
+python -m helpers.predict transfer/models.zip photos/ --output decisions.csv
+"""
 
 from __future__ import annotations
 
+import argparse
+import os
 import time
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from helpers import compute
+from helpers import compute, session, sources
 from helpers.arrays import Array
+from helpers.decisions import Decision, actions
+from helpers.evaluation import fuse_views
 from helpers.images import batches, normalize, to_pixels
-from helpers.networks import Model
+from helpers.networks import Model, load_models
 from helpers.photos import PhotoError
 
 NOT_SURE = "not sure"
@@ -69,6 +78,66 @@ def answers(model: Model, photos: Iterable[tuple[str, bytes]], device: torch.dev
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
 
 
+def decide(members: dict[str, Model], photos: Iterable[tuple[str, bytes]], device: torch.device) -> pd.DataFrame:
+    """One row an item: item, photos, answer, confidence, the fused probability of each class, action, and problem.
+
+    members: one network for all views, or a specialist for each, as `chosen` gives them. photos: names and bytes, taken
+    as they come. `4006381008505_side.jpg`, or `4006381008505.jpg` in a folder `side`, is the side view of that item;
+    where the networks know no views, each photo is an item. The action is that of the card's decision, "" without one.
+    A photo that cannot be used, or whose view nobody knows, has a row of its own with the problem.
+    """
+    waiting: dict[str, list[tuple[str, bytes]]] = {name: [] for name in members}
+    views = {view for model in members.values() for view in model.card["views"]} - {""}
+    tables, facts, unknown = [], {}, []
+    for name, data in photos:
+        item, view = _item_and_view(name, views)
+        facts[name] = (item, view)
+        member = next((key for key, model in members.items() if len(members) == 1 or view in model.card["views"]), None)
+        if member is None:
+            unknown.append((name, "its view is not known: name it serial_view, or put it into a folder of that name"))
+            continue
+        waiting[member].append((name, data))
+        if len(waiting[member]) == _BATCH_SIZE:
+            tables.append(answers(members[member], waiting[member], device))
+            waiting[member] = []
+    tables += [answers(members[member], rest, device) for member, rest in waiting.items() if rest]
+    answered = pd.concat([*tables, pd.DataFrame(unknown, columns=["name", "problem"])], ignore_index=True)
+    return _fuse(answered, facts, next(iter(members.values())).card)
+
+
+def chosen(models: dict[str, Model]) -> dict[str, Model]:
+    """Of a `models.zip`, the members of the network that its notebook chose; all of them where nothing was chosen."""
+    return {name: model for name, model in models.items() if model.card.get("chosen")} or models
+
+
+def _item_and_view(name: str, views: set[str]) -> tuple[str, str]:
+    path = PurePosixPath(name)
+    for view in views:
+        if path.stem.endswith(f"_{view}"):
+            return path.stem.removesuffix(f"_{view}"), view
+    return (path.stem, path.parent.name) if path.parent.name in views else (name, "")
+
+
+def _fuse(answered: pd.DataFrame, facts: dict[str, tuple[str, str]], card: dict) -> pd.DataFrame:
+    """From answers for photos to one row an item, with its action."""
+    classes = card["classes"]
+    usable = answered[answered["problem"] == ""].assign(label="")
+    usable["item"] = [facts[name][0] for name in usable["name"]]
+    failed = answered[answered["problem"] != ""]
+    failed = pd.DataFrame({"item": failed["name"], "photos": 0, "problem": failed["problem"]})
+    if usable.empty:
+        return failed.reset_index(drop=True)
+    items = fuse_views(usable, classes)
+    items["photos"] = usable.groupby("item").size().loc[items["item"]].to_numpy()
+    items["answer"] = items["predicted"].where(items["confidence"] >= card["threshold"], NOT_SURE)
+    items["action"], items["problem"] = "", ""
+    if decision := card.get("decision"):
+        way = Decision(decision["pass_below"], decision["reject_from"])
+        items["action"] = actions(items[decision["defect"]].to_numpy(), way)
+    columns = ["item", "photos", "answer", "confidence", *classes, "action", "problem"]
+    return pd.concat([items[columns], failed], ignore_index=True)
+
+
 def check_classes(card: dict, classes: Sequence[str]) -> None:
     """Raise ValueError where data of these classes cannot be answered by the network of that card."""
     if list(classes) != card["classes"]:
@@ -86,3 +155,32 @@ def milliseconds_per_image(
         run(normalize(pixels, **normalization)).cpu()
         times.append((time.perf_counter() - started) * 1000 / len(pixels))
     return float(np.median(times[1:]))
+
+
+def main() -> None:
+    """Answer all photos, write the table whole or not at all, and say how fast it was and what could not be used."""
+    parser = argparse.ArgumentParser(prog="helpers.predict", description=__doc__)
+    parser.add_argument("models_archive", type=Path, help="what 02-ModelTraining wrote")
+    parser.add_argument("photos", help="the path of a photo, a folder or a zip, or an http(s) address")
+    parser.add_argument("--output", type=Path, default=Path("decisions.csv"), help="where the table goes")
+    parser.add_argument("--network", nargs="*", default=[], help="names in the archive; the chosen one, if not given")
+    parser.add_argument("--device", default="auto", help='"auto", "cpu", "cuda", "mps"')
+    wanted = parser.parse_args()
+    session.keep_memory()
+    models = load_models(wanted.models_archive, wanted.network)
+    started = time.perf_counter()
+    table = decide(chosen(models), sources.photos(wanted.photos), session.pick_device(wanted.device))
+    seconds = time.perf_counter() - started
+    failed = table[table["problem"] != ""]
+    used = int(table["photos"].sum())
+    print(f"{used} photos of {len(table) - len(failed)} items in {seconds:.1f} s: {used / seconds:.1f} images a second")
+    for row in failed.itertuples():
+        print(f"Left out: {row.item}: {row.problem}")
+    unfinished = wanted.output.with_name(f".{wanted.output.name}.unfinished")
+    table.to_csv(unfinished, index=False)
+    os.replace(unfinished, wanted.output)
+    print(f"Written: {wanted.output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -10,10 +10,10 @@ from scipy.stats import binomtest
 
 
 class Interval(NamedTuple):
-    """The ends of a 95 % interval."""
+    """The ends of a 95 % interval, of one figure or of an array of them."""
 
-    low: float
-    high: float
+    low: float | np.ndarray
+    high: float | np.ndarray
 
     def __str__(self) -> str:
         """As in "0.71 to 0.89"."""
@@ -40,21 +40,26 @@ def wilson(hits: int, count: int) -> Interval:
     return Interval(float(found.low), float(found.high))
 
 
-def bootstrap(statistic: Callable[[np.ndarray], float], groups: Sequence, seed: int, *, rounds: int = 1000) -> Interval:
+def bootstrap(
+    statistic: Callable[[np.ndarray], float | np.ndarray], groups: Sequence, seed: int, *, rounds: int = 1000
+) -> Interval:
     """The interval of any figure, from what it is when whole groups are drawn anew, with replacement.
 
-    statistic: of row numbers (M,). groups: (N,), what belongs together of the N rows, such as items.
+    statistic: of row numbers (M,), a figure or an array of them; the ends are of the same shape.
+    groups: (N,), what belongs together of the N rows, such as items.
     Source: Efron (1979), Bootstrap Methods (percentiles).
     """
     _, numbers = np.unique(np.asarray(groups), return_inverse=True)
-    members = np.split(np.argsort(numbers, kind="stable"), np.bincount(numbers).cumsum()[:-1])
+    order, sizes = np.argsort(numbers, kind="stable"), np.bincount(numbers)
+    members = np.split(order, sizes.cumsum()[:-1])
     generator = np.random.default_rng(seed)
     found = []
     for _ in range(rounds):
-        drawn = generator.integers(0, len(members), len(members))
-        found.append(statistic(np.concatenate([members[number] for number in drawn])))
-    low, high = np.percentile(found, [2.5, 97.5])
-    return Interval(float(low), float(high))
+        drawn = generator.integers(0, len(sizes), len(sizes))
+        alone = len(sizes) == len(order)  # then a group is a row
+        found.append(statistic(order[drawn] if alone else np.concatenate([members[number] for number in drawn])))
+    low, high = np.percentile(found, [2.5, 97.5], axis=0)
+    return Interval(low, high)
 
 
 def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> float:

@@ -77,3 +77,14 @@ def test_reliability_has_a_diagonal_to_compare_with():
     assert line.get_xydata().tolist() == [[0.6, 0.5], [0.9, 0.8]]
     assert figure.axes[0].collections[0].get_sizes().tolist() == [20 + 50, 20 + 150]
     figure.draw_without_rendering()
+
+
+def test_costs_show_what_each_way_costs_and_finds():
+    thresholds = pd.DataFrame({"cost": [100.0, 40, 90], "found": [1.0, 0.8, 0], "alarms": [1.0, 0.1, 0]}, [0, 0.5, 1])
+    ways = pd.DataFrame({"cost": [30.0], "found": [0.9], "alarms": [0.05]}, ["chosen"])
+    cost, trade = curves.costs(thresholds, ways, "What each costs").axes
+    assert cost.lines[0].get_xydata().tolist() == [[0, 100], [0.5, 40], [1, 90]]
+    assert cost.lines[1].get_ydata() == [30, 30]
+    assert trade.lines[0].get_xydata().tolist() == [[1, 1], [0.1, 0.8], [0, 0]]
+    assert trade.lines[1].get_xydata().tolist() == [[0.05, 0.9]]
+    assert [text.get_text() for text in trade.get_legend().get_texts()] == ["one threshold, no inspection", "chosen"]

@@ -26,6 +26,17 @@ def test_the_mean_cost_of_the_fixed_decisions(name, expected):
     assert decisions.mean_cost(PROBABILITIES, DAMAGED, Costs(10, 4, 3), FIXED[name]) == expected
 
 
+def test_an_account_says_what_is_found_rejected_and_inspected():
+    found = decisions.account(PROBABILITIES, DAMAGED, Costs(10, 4, 1), Decision(0.5, 0.7))
+    assert found == {"cost": 1000 * (10 + 1) / 4, "found": 0.5, "alarms": 0.0, "inspected": 0.25}
+
+
+def test_without_damage_nothing_can_be_found():
+    assert math.isnan(
+        decisions.account(np.array([0.2]), np.array([False]), Costs(1, 1, 1), Decision(0.5, 0.5))["found"]
+    )
+
+
 def test_the_best_decision_is_found_by_hand():
     found = decisions.choose(PROBABILITIES, DAMAGED, Costs(10, 4, 1))  # inspect the two in the middle: 2 in all
     assert decisions.actions(PROBABILITIES, found).tolist() == [PASS, INSPECT, INSPECT, REJECT]

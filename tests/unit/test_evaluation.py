@@ -80,9 +80,9 @@ def test_fused_items_come_below_the_images_where_there_are_views():
 
 
 def test_scores_are_those_of_the_confusion_matrix(four):
-    (row,) = evaluation.scores(four, CLASSES).to_dict("records")
+    (row,) = evaluation.scores(four, CLASSES, seed=0).to_dict("records")
     assert row["view"] == "top"
-    assert row["images"] == 4
+    assert row["tested"] == 4
     assert row["accuracy"] == 2 / 4
     assert row["precision"] == pytest.approx((1 / 1 + 1 / 3) / 2)
     assert row["recall"] == pytest.approx((1 / 3 + 1 / 1) / 2)
@@ -91,12 +91,12 @@ def test_scores_are_those_of_the_confusion_matrix(four):
 
 def test_scores_have_a_row_for_each_view_in_their_order(four):
     rows = [("a", "top", "bad", [0.9, 0.1]), ("b", "top", "bad", [0.1, 0.9]), ("a", "side", "bad", [0.9, 0.1])]
-    table = evaluation.scores(predicted(rows), CLASSES)
-    assert table[["view", "images", "accuracy"]].to_numpy().tolist() == [["top", 2, 0.5], ["side", 1, 1.0]]
+    table = evaluation.scores(predicted(rows), CLASSES, seed=0)
+    assert table[["view", "tested", "accuracy"]].to_numpy().tolist() == [["top", 2, 0.5], ["side", 1, 1.0]]
 
 
 def test_class_scores_tell_the_classes_apart(four):
-    table = evaluation.class_scores(four, CLASSES)
+    table = evaluation.class_scores(four, CLASSES, seed=0)
     assert table[["view", "label"]].to_numpy().tolist() == [["top", "bad"], ["top", "good"]]
     assert table["precision"].tolist() == pytest.approx([1, 1 / 3])
     assert table["recall"].tolist() == pytest.approx([1 / 3, 1])
@@ -105,9 +105,9 @@ def test_class_scores_tell_the_classes_apart(four):
 
 
 def test_a_class_that_is_never_there_scores_nothing_without_a_warning(four):
-    table = evaluation.class_scores(four, [*CLASSES, "odd"])
+    table = evaluation.class_scores(four, [*CLASSES, "odd"], seed=0)
     assert table.iloc[2][["precision", "recall", "f1", "images"]].tolist() == [0, 0, 0, 0]
-    assert evaluation.scores(four, [*CLASSES, "odd"])["precision"][0] == pytest.approx((1 + 1 / 3 + 0) / 3)
+    assert evaluation.scores(four, [*CLASSES, "odd"], seed=0)["precision"][0] == pytest.approx((1 + 1 / 3 + 0) / 3)
 
 
 def test_the_majority_of_the_train_split_is_what_any_network_must_beat():
@@ -149,18 +149,25 @@ def test_figures_from_a_confusion_matrix_are_those_of_scikit_learn():
     assert found == pytest.approx({"accuracy": metrics.accuracy_score(truth, called)} | expected)
 
 
-def test_mean_class_recall_counts_a_rare_class_as_much_as_a_frequent_one(four):
-    found = evaluation.headline(four, CLASSES, seed=0)
+def test_each_figure_has_the_ends_of_its_interval(four):
+    (row,) = evaluation.scores(four, CLASSES, seed=0).to_dict("records")
+    assert (row["accuracy low"], row["accuracy high"]) == pytest.approx((0.150, 0.850), abs=1e-3)  # Wilson, 2 of 4
+    for name in ("precision", "recall", "f1"):
+        assert 0 <= row[f"{name} low"] <= row[name] <= row[f"{name} high"] <= 1
+    table = evaluation.class_scores(four, CLASSES, seed=0)
+    assert table["recall low"].tolist() == pytest.approx([0.0615, 0.2065], abs=1e-3)  # Wilson, 1 of 3 and 1 of 1
+
+
+def test_the_headline_counts_all_views_as_one_and_a_rare_class_as_much_as_a_frequent_one(four):
+    found = evaluation.headline(four.assign(view=["side", "side", "top", "top"]), CLASSES, seed=0)
     assert found["accuracy"] == 0.5  # 2 of 4
-    assert found["mean class recall"] == pytest.approx((1 / 3 + 1) / 2)
-    assert (found["accuracy low"], found["accuracy high"]) == pytest.approx((0.150, 0.850), abs=1e-3)  # Wilson, 2 of 4
-    assert found["recall low"] <= found["mean class recall"] <= found["recall high"]
+    assert found["recall"] == pytest.approx((1 / 3 + 1) / 2)
     assert found["tested"] == 4
 
 
-def test_a_class_without_images_does_not_count(four):
-    bad = four[four["label"] == "bad"]
-    assert evaluation.headline(bad, CLASSES, seed=0)["mean class recall"] == pytest.approx(1 / 3)
+def test_a_table_for_reading_has_each_figure_with_its_ends_in_one_column():
+    table = pd.DataFrame({"view": ["top"], "f1": [0.5], "f1 low": [0.25], "f1 high": [0.75], "tested": [4]})
+    assert evaluation.as_text(table).to_dict("records") == [{"view": "top", "f1": "0.50 (0.25 to 0.75)", "tested": 4}]
 
 
 def test_confused_pairs_come_most_often_first_with_their_share_of_the_class(four):

@@ -3,6 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import same_color, to_rgba
+from matplotlib.container import BarContainer
 from matplotlib.patches import Rectangle
 
 from helpers import evaluation, plots
@@ -142,14 +143,19 @@ def test_a_large_confusion_matrix_goes_without_numbers():
 
 def test_accuracies_stand_side_by_side_against_the_most_frequent_class():
     table = pd.DataFrame({"network": ["a", "a", "b", "b"], "view": ["side", "top"] * 2, "accuracy": [0.5, 1, 0.75, 0]})
+    table = table.assign(**{"accuracy low": [0.4, 0.9, 0.5, 0], "accuracy high": [0.7, 1, 0.9, 0.2]})
     figure = plots.accuracies(table, 0.6)
     (axis,) = figure.axes
-    assert heights(axis) == [[0.5, 1], [0.75, 0]]
+    bars = [container for container in axis.containers if isinstance(container, BarContainer)]
+    assert [[bar.get_height() for bar in container] for container in bars] == [[0.5, 1], [0.75, 0]]
+    reach = [line.get_segments() for line in axis.collections]
+    np.testing.assert_allclose([segment[:, 1] for segment in reach[0]], [[0.4, 0.7], [0.9, 1]])
     assert texts(axis) == ["0.50", "1.00", "0.75", "0.00"]
     assert legend(axis) == ["most frequent class", "a", "b"]
-    assert axis.lines[0].get_ydata() == [0.6, 0.6]
+    baseline = next(line for line in axis.lines if line.get_label() == "most frequent class")
+    assert list(baseline.get_ydata()) == [0.6, 0.6]
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["side", "top"]
-    first, second = (bars[0] for bars in axis.containers)
+    first, second = (container[0] for container in bars)
     assert first.get_x() + first.get_width() < second.get_x()
     figure.draw_without_rendering()
 

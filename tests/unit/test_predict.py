@@ -3,6 +3,7 @@ import io
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -113,3 +114,90 @@ def test_data_of_other_classes_are_refused(model):
     predict.check_classes(model.card, ["blue", "red"])
     with pytest.raises(ValueError, match="The network knows blue, red; the data has cat, dog"):
         predict.check_classes(model.card, ["cat", "dog"])
+
+
+BLUE_PHOTO, RED_PHOTO = photo((0, 0, 255)), photo((255, 0, 0))
+SURE = 1 / (1 + math.exp(-2))
+
+
+@pytest.fixture
+def line(model):
+    """A network for two views, with a decision on red."""
+    decision = {"defect": "red", "pass_below": 0.2, "reject_from": 0.8}
+    model.card.update(views=["side", "top"], decision=decision, chosen=True)
+    return {"both": model}
+
+
+def test_the_views_of_an_item_are_fused_and_acted_upon(line):
+    photos = [
+        ("side/1.png", BLUE_PHOTO),
+        ("a/2_side.png", RED_PHOTO),
+        ("top/1.png", BLUE_PHOTO),
+        ("2_top.png", BLUE_PHOTO),
+    ]
+    table = predict.decide(line, photos, CPU)
+    assert table["item"].tolist() == ["1", "2"]
+    assert table["photos"].tolist() == [2, 2]
+    assert table["action"].tolist() == ["pass", "inspect"]
+    assert table["red"].tolist() == pytest.approx([1 - SURE, 0.5])
+
+
+def test_what_cannot_be_read_has_a_row_with_the_reason(line):
+    table = predict.decide(line, [("1_side.png", RED_PHOTO), ("2_side.png", b"text")], CPU)
+    assert table["item"].tolist() == ["1", "2_side.png"]
+    assert table["action"].tolist()[0] == "reject"
+    assert table["problem"].tolist() == ["", "not an image, or a kind that is not supported"]
+    only = predict.decide(line, [("2_side.png", b"text")], CPU)
+    assert only["problem"].tolist() == ["not an image, or a kind that is not supported"]
+
+
+def test_each_specialist_sees_its_own_view(model, monkeypatch):
+    monkeypatch.setattr(predict, "_BATCH_SIZE", 1)
+    members = {view: networks.Model(model.network, model.card | {"views": [view]}) for view in ("side", "top")}
+    asked = []
+    answers = predict.answers
+    monkeypatch.setattr(
+        predict,
+        "answers",
+        lambda who, what, device: asked.append((who.card["views"], what[0][0])) or answers(who, what, device),
+    )
+    table = predict.decide(
+        members, [("1_side.png", BLUE_PHOTO), ("1_top.png", BLUE_PHOTO), ("odd.png", BLUE_PHOTO)], CPU
+    )
+    assert asked == [(["side"], "1_side.png"), (["top"], "1_top.png")]
+    assert table["problem"].str.startswith("its view is not known").tolist() == [False, True]
+
+
+def test_without_views_each_photo_is_an_item_and_without_a_decision_there_is_no_action(model):
+    model.card["views"] = [""]
+    table = predict.decide({"plain": model}, [("x/1_side.png", BLUE_PHOTO), ("y/1_top.png", RED_PHOTO)], CPU)
+    assert table["item"].tolist() == ["x/1_side.png", "y/1_top.png"]
+    assert table["answer"].tolist() == ["blue", "red"]
+    assert table["action"].tolist() == ["", ""]
+
+
+def test_the_chosen_network_is_taken_and_else_all(line, model):
+    other = networks.Model(model.network, model.card | {"chosen": False})
+    assert list(predict.chosen(line | {"other": other})) == ["both"]
+    assert list(predict.chosen({"other": other})) == ["other"]
+
+
+def test_the_command_writes_a_table_and_says_how_fast_it_was(tmp_path, monkeypatch, capsys):
+    torch.manual_seed(0)
+    card = {"format_version": networks.FORMAT_VERSION, "architecture": "small_cnn", "classes": ["blue", "red"]}
+    card |= {"input": {"height": 16, "width": 16}, "normalization": networks.IMAGENET_NORMALIZATION, "views": [""]}
+    model = networks.Model(small(), card | {"temperature": 1.0, "threshold": 0.0})
+    networks.save_models(tmp_path / "models.zip", {"small": model}, pd.DataFrame())
+    (tmp_path / "photos").mkdir()
+    for name, data in (("1.png", BLUE_PHOTO), ("2.png", RED_PHOTO), ("3.png", b"text")):
+        (tmp_path / "photos" / name).write_bytes(data)
+    output = tmp_path / "decisions.csv"
+    paths = [str(tmp_path / "models.zip"), str(tmp_path / "photos"), "--output", str(output)]
+    monkeypatch.setattr("sys.argv", ["helpers.predict", *paths, "--device", "cpu"])
+    predict.main()
+    printed = capsys.readouterr().out
+    assert "2 photos of 2 items in " in printed
+    assert "images a second" in printed
+    assert "Left out: 3.png: not an image" in printed
+    assert pd.read_csv(output)["item"].tolist() == ["1.png", "2.png", "3.png"]
+    assert {path.name for path in tmp_path.iterdir()} == {"models.zip", "photos", "decisions.csv"}

@@ -72,3 +72,10 @@ def test_networks_that_are_equally_good_seldom_seem_to_differ():
     generator = np.random.default_rng(0)
     right = generator.random((500, 2, 60)) < 0.8
     assert np.mean([uncertainty.mcnemar(*pair) < 0.05 for pair in right]) <= 0.05
+
+
+def test_several_figures_are_drawn_together():
+    values = np.arange(40.0).reshape(20, 2)
+    low, high = uncertainty.bootstrap(lambda rows: values[rows].mean(0), range(20), seed=0)
+    alone = uncertainty.bootstrap(lambda rows: values[rows, 1].mean(), range(20), seed=0)
+    assert (low[1], high[1]) == alone
