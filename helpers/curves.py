@@ -39,7 +39,8 @@ def together(histories: dict[str, pd.DataFrame], title: str) -> Figure:
     figure, axes = grid(1, 1, 3.4)
     axis = axes[0, 0]
     for index, (name, history) in enumerate(histories.items()):
-        style = {"color": PALETTE[index % len(PALETTE)], "marker": "o", "markersize": 4, "label": name}
+        size = 4 if len(history) > 1 else 9  # a single point must not vanish behind a line
+        style = {"color": PALETTE[index % len(PALETTE)], "marker": "o", "markersize": size, "label": name}
         axis.plot(history["seconds"].cumsum(), history["validation_accuracy"], **style)
     axis.set(xlabel="seconds of training", ylabel="validation accuracy", ylim=(0, 1.02), title=title, xscale="log")
     axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
