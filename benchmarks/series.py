@@ -137,7 +137,8 @@ def trashnet(wanted: argparse.Namespace, start: dict, where: str) -> str:
 
 def cifar(wanted: argparse.Namespace, where: str) -> str:
     """The section on notebooks 06 and 07."""
-    path = run(wanted.folder, "06-CIFAR10-Training", "cifar10.zip", {"raw_data": str(wanted.cifar.resolve())})
+    how = {"raw_data": str(wanted.cifar.resolve()), "epochs": CIFAR_EPOCHS}
+    path = run(wanted.folder, "06-CIFAR10-Training", "cifar10.zip", how)
     table = comparison(path)
     predicting = {"model_archive": str(path), "raw_data": str(wanted.cifar.resolve())}
     answered = {"output_table": str(wanted.folder / "cifar10-predictions.csv")}
@@ -155,6 +156,7 @@ def figure(row: pd.Series, name: str) -> str:
 
 
 TRASHNET_RECIPE = {"fine_tuning": "last stage", "fine_tuning_epochs": 6, "fine_tuning_rate": 0.0001}
+CIFAR_EPOCHS = {"two_convolutions": 14, "three_blocks": 30, "fast_resnet": 16}
 CALTECH_RECIPE = {"fine_tuning": "stage 3", "fine_tuning_epochs": 8, "fine_tuning_rate": 0.0002}
 
 if __name__ == "__main__":
