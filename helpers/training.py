@@ -247,8 +247,9 @@ def _solve(stretch: _Stretch) -> dict[str, float]:
 def _sums(loss: torch.Tensor, logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """(1 + C * C,) on the device, so that nothing waits: the summed loss of a batch, and its confusion matrix."""
     classes = logits.shape[1]
+    exact = torch.float32 if loss.device.type == "mps" else torch.float64  # which that device does not have
     confusion = torch.bincount(truth * classes + logits.argmax(1), minlength=classes**2)
-    return torch.cat([loss.detach().double()[None], confusion.double()])
+    return torch.cat([loss.detach()[None].to(exact), confusion.to(exact)])
 
 
 def _figures(split: str, sums: torch.Tensor) -> dict[str, float]:

@@ -298,7 +298,8 @@ def test_a_card_says_what_the_network_is_and_on_what_data(card, dataset):
         "input": {"height": 20, "width": 32},
         "normalization": {"mean": [0.485, 0.456, 0.406], "deviation": [0.229, 0.224, 0.225]},
         "origin": "none: random weights, trained from scratch",
-        "threshold": 0.5,
+        "temperature": 1.0,
+        "threshold": 0.0,
         "data_sha256": sha256(dataset.path),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "pillow")},
     }
