@@ -41,7 +41,7 @@ def two_convolutions(classes: int) -> nn.Sequential:
     """
     return nn.Sequential(
         *(nn.Conv2d(3, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)),
-        *(nn.Conv2d(32, 64, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)),
+        *(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2, 1)),
         *(nn.Dropout(0.25), nn.AdaptiveAvgPool2d(8), nn.Flatten()),
         *(nn.Linear(64 * 8 * 8, 256), nn.ReLU(), nn.Dropout(0.5), nn.Linear(256, classes)),
     )
