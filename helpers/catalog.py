@@ -28,7 +28,10 @@ class SplitError(ValueError):
 
 
 class Dataset(NamedTuple):
-    """A set of images: the `data.zip` (or raw archive) they lie in, the catalog, and the facts of a `dataset.json`."""
+    """A set of images: the `data.zip` (or raw archive) they lie in, the catalog, and the facts of a `dataset.json`.
+
+    empty: views without anything, where the catalog says what to cut out of each photo; see `crops.find`.
+    """
 
     path: Path
     catalog: pd.DataFrame
@@ -37,6 +40,7 @@ class Dataset(NamedTuple):
     views: list[str]
     seed: int
     raw_sha256: str
+    empty: dict[str, str] | None = None
 
     def sha256(self) -> str:
         """Digest of the archive or folder: the models trained on it carry it."""

@@ -24,6 +24,9 @@ _DECODING = 2  # raise it when decoding or resizing gives other pixels: then no 
 _TURN_DEGREES, _SHIFT, _ZOOM, _LIGHT = 3.0, 0.04, 0.05, 0.15  # small enough that no damage leaves the image or appears
 
 
+Box = Sequence[float]  # left, top, right, bottom
+
+
 class Examples(NamedTuple):
     """What to learn from: images (N, 3, H, W) uint8, labels (N,) int, and which rows are for what."""
 
@@ -42,27 +45,38 @@ def load_images(
 ) -> arrays.Array:
     """All images of the data set, (N, 3, height, width) uint8, in the order of its catalog, decoded once.
 
-    They stay in memory up to `memory_bytes`; more go to a file in `cache/` beside the data set, found by the next run.
+    Where the catalog has a column crop (see `crops.find`), each is what it says of the photo. They stay in memory up
+    to `memory_bytes`; more go to a file in `cache/` beside the data set, found by the next run.
     """
-    paths = dataset.catalog["path"]
+    paths = dataset.catalog["path"].tolist()
+    crops = dataset.catalog.get("crop", pd.Series([None] * len(paths))).tolist()
     shape = (len(paths), 3, height, width)
-    facts = json.dumps([_DECODING, dataset.sha256(), *paths, *shape])
+    facts = json.dumps([_DECODING, dataset.sha256(), *paths, *crops, *shape])
     key = hashlib.sha256(facts.encode()).hexdigest()
     file = dataset.path.parent / "cache" / f"images-{key[:32]}.npy"
     with Archive(dataset.path) as archive:
-        decoded = threaded(lambda path: to_pixels(archive.read(path), path, height, width)[None], paths)
+
+        def pixels(task: tuple[str, Box | None]) -> torch.Tensor:
+            path, crop = task
+            return resize(decode(archive.read(path), path)[0], height, width, crop)[None]
+
+        decoded = threaded(pixels, zip(paths, crops, strict=True))
         return arrays.collect(progress(decoded), shape, np.uint8, file, memory_bytes)
 
 
 def to_pixels(data: bytes, name: str, height: int, width: int) -> torch.Tensor:
-    """(3, height, width) uint8 of a photo's bytes. Other proportions are squeezed, not cut: damage may be at the edge.
+    """(3, height, width) uint8 of a photo's bytes, see `resize`. Raises PhotoError where the photo cannot be used."""
+    return resize(decode(data, name)[0], height, width)
 
-    Raises PhotoError where the photo cannot be used.
+
+def resize(photo: Image.Image, height: int, width: int, crop: Box | None = None) -> torch.Tensor:
+    """(3, height, width) uint8 of the photo, or of that part of it: (left, top, right, bottom) in its px.
+
+    Other proportions are squeezed, not cut: damage may be at the edge.
     """
-    image, _ = decode(data, name)
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    if crop or photo.size != (width, height):
+        photo = photo.resize((width, height), Image.Resampling.BILINEAR, box=crop, reducing_gap=3)
+    return torch.from_numpy(np.array(photo)).permute(2, 0, 1)
 
 
 def normalize(images: torch.Tensor, mean: Sequence[float], deviation: Sequence[float]) -> torch.Tensor:

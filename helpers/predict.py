@@ -18,13 +18,14 @@ import pandas as pd
 import torch
 from torch import nn
 
-from helpers import compute, session, sources
+from helpers import compute, crops, session, sources
 from helpers.arrays import Array
+from helpers.checks import threaded
 from helpers.decisions import Decision, actions
-from helpers.evaluation import fuse_views
-from helpers.images import batches, normalize, to_pixels
+from helpers.fusing import fuse_views
+from helpers.images import batches, normalize, resize
 from helpers.networks import Model, load_models
-from helpers.photos import PhotoError
+from helpers.photos import PhotoError, decode
 
 NOT_SURE = "not sure"
 _BATCH_SIZE = 32
@@ -54,28 +55,36 @@ def answers(model: Model, photos: Iterable[tuple[str, bytes]], device: torch.dev
     photos: names and bytes of image files, taken as they come. The answer is NOT_SURE where the highest probability is
     below the card's threshold. What cannot be used has no answer, and its problem says why.
     """
-    card, size, classes = model.card, model.card["input"], model.card["classes"]
+    card, classes = model.card, model.card["classes"]
     run, tables = compute.inference(model.network, device), []
     columns = ["name", "answer", "confidence", *classes, "problem"]
-    photos = iter(photos)
-    while batch := list(islice(photos, _BATCH_SIZE)):
-        pixels, problems = [], []
-        for name, data in batch:
-            try:
-                pixels.append(to_pixels(data, name, size["height"], size["width"]))
-                problems.append("")
-            except PhotoError as error:
-                problems.append(str(error))
+    seen = threaded(lambda photo: _seen(*photo, card), photos)
+    while batch := list(islice(seen, _BATCH_SIZE)):
+        names, pixels, problems = zip(*batch, strict=True)
+        usable = np.array([one is not None for one in pixels])
         found = np.full((len(batch), len(classes)), np.nan)
-        if pixels:
-            logits = run(normalize(torch.stack(pixels).to(device), **card["normalization"]))
-            found[[not problem for problem in problems]] = (logits / card["temperature"]).softmax(1).cpu()
+        if usable.any():
+            images = torch.stack([one for one in pixels if one is not None])
+            logits = run(normalize(images.to(device), **card["normalization"]))
+            found[usable] = (logits / card["temperature"]).softmax(1).cpu()
         confidence = found.max(1)
         called = np.array(classes, object)[np.nan_to_num(found).argmax(1)]
         called = np.where(np.isnan(confidence), "", np.where(confidence >= card["threshold"], called, NOT_SURE))
-        rows = zip([name for name, _ in batch], called, confidence, *found.T, problems, strict=True)
+        rows = zip(names, called, confidence, *found.T, problems, strict=True)
         tables.append(pd.DataFrame(rows, columns=columns))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+
+
+def _seen(name: str, data: bytes, card: dict) -> tuple[str, torch.Tensor | None, str]:
+    """The photo's name, what the network sees of it, (3, H, W) uint8 or None, and why it sees nothing."""
+    height, width = card["input"]["height"], card["input"]["width"]
+    try:
+        photo, _ = decode(data, name)
+    except PhotoError as error:
+        return name, None, str(error)
+    empty = card["empty"].get(_item_and_view(name, set(card["empty"]))[1])
+    crop = crops.box_of(photo, empty, width / height) if empty else None
+    return name, resize(photo, height, width, crop), ""
 
 
 def decide(members: dict[str, Model], photos: Iterable[tuple[str, bytes]], device: torch.device) -> pd.DataFrame:
@@ -127,7 +136,7 @@ def _fuse(answered: pd.DataFrame, facts: dict[str, tuple[str, str]], card: dict)
     failed = pd.DataFrame({"item": failed["name"], "photos": 0, "problem": failed["problem"]})
     if usable.empty:
         return failed.reset_index(drop=True)
-    items = fuse_views(usable, classes)
+    items = fuse_views(usable.assign(view=[facts[name][1] for name in usable["name"]]), classes, card["fusing"])
     items["photos"] = usable.groupby("item").size().loc[items["item"]].to_numpy()
     items["answer"] = items["predicted"].where(items["confidence"] >= card["threshold"], NOT_SURE)
     items["action"], items["problem"] = "", ""

@@ -1,3 +1,4 @@
+import base64
 import copy
 import io
 import math
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 from helpers import images, networks, predict
+from helpers.photos import encode
 
 CPU = torch.device("cpu")
 BLUE, RED = 0, 1
@@ -65,13 +67,23 @@ def test_the_time_of_an_image_is_the_median_of_five_after_a_warm_up(network, hal
 @pytest.fixture
 def model(network, halves):
     card = {"classes": ["blue", "red"], "input": {"height": 4, "width": 4}, "normalization": halves}
-    return networks.Model(network, card | {"temperature": 1.0, "threshold": 0.0})
+    return networks.Model(network, card | {"temperature": 1.0, "threshold": 0.0, "empty": {}, "fusing": {}})
 
 
 def photo(color):
     buffer = io.BytesIO()
     Image.new("RGB", (6, 5), color).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def jpeg(pixels):
+    return base64.b64encode(encode(Image.fromarray(pixels))).decode()
 
 
 def test_answers_name_the_class_and_what_cannot_be_read(model):
@@ -142,6 +154,26 @@ def test_the_views_of_an_item_are_fused_and_acted_upon(line):
     assert table["red"].tolist() == pytest.approx([1 - SURE, 0.5])
 
 
+def test_views_count_by_the_weights_of_the_card(line):
+    photos = [("2_side.png", RED_PHOTO), ("2_top.png", BLUE_PHOTO)]
+    line["both"].card["fusing"] = {"side": 1.0, "top": 0.0}
+    assert predict.decide(line, photos, CPU)["red"].tolist() == pytest.approx([1 / (1 + math.exp(-1))])  # half the logs
+
+
+def test_a_photo_is_cut_out_around_the_thing_as_in_training(line):
+    belt = np.full((180, 320, 3), 90, np.uint8)
+    belt[:, ::7] = 110
+    seen = belt.copy()
+    seen[60:100, 200:240] = (0, 0, 255)  # a blue carton on a gray belt
+    found = {}
+    for name, empty in (("whole", {}), ("cut out", {"side": jpeg(belt)})):
+        line["both"].card["empty"] = empty
+        found[name] = predict.decide(line, [("1_side.png", png(seen))], CPU)["blue"][0]
+    assert found["cut out"] > found["whole"] + 0.2
+    other = predict.decide(line, [("1_top.png", png(seen))], CPU)["blue"][0]  # a view without an empty one stays whole
+    assert other == pytest.approx(found["whole"])
+
+
 def test_what_cannot_be_read_has_a_row_with_the_reason(line):
     table = predict.decide(line, [("1_side.png", RED_PHOTO), ("2_side.png", b"text")], CPU)
     assert table["item"].tolist() == ["1", "2_side.png"]
@@ -186,7 +218,8 @@ def test_the_command_writes_a_table_and_says_how_fast_it_was(tmp_path, monkeypat
     torch.manual_seed(0)
     card = {"format_version": networks.FORMAT_VERSION, "architecture": "small_cnn", "classes": ["blue", "red"]}
     card |= {"input": {"height": 16, "width": 16}, "normalization": networks.IMAGENET_NORMALIZATION, "views": [""]}
-    model = networks.Model(small(), card | {"temperature": 1.0, "threshold": 0.0})
+    card |= {"temperature": 1.0, "threshold": 0.0, "empty": {}, "fusing": {}}
+    model = networks.Model(small(), card)
     networks.save_models(tmp_path / "models.zip", {"small": model}, pd.DataFrame())
     (tmp_path / "photos").mkdir()
     for name, data in (("1.png", BLUE_PHOTO), ("2.png", RED_PHOTO), ("3.png", b"text")):

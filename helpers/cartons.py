@@ -1,0 +1,85 @@
+"""Where the thing on the belt is, found without any label, and its photo cut out around it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from scipy import ndimage
+from scipy.spatial import ConvexHull
+
+_LEAST_OF_OTSU = 0.4  # Otsu's threshold finds the bright sides of a carton; its shaded ones differ less
+_RIM = 1.2  # of what is cut out, over the extent of the thing in it
+_SMALLEST, _LARGEST = 0.002, 0.7  # of the photo's area that a thing may have
+
+
+def carton_masks(images: torch.Tensor, empty: torch.Tensor) -> np.ndarray:
+    """(N, H, W) bool: where the thing on the belt is, found without any label.
+
+    images: (N, 3, H, W) uint8 of one view. empty: (3, H, W), the view without anything (see `empty_view`).
+    A pixel belongs to the thing where no shadow, a darker copy of the empty view, explains it. Of these pixels the
+    largest connected part counts, with all that its convex hull covers. A side as gray as the belt may be missed.
+    """
+    images, empty = images.float() + 1, empty + 1
+    light = (images / empty).flatten(2).median(2).values[..., None, None]  # (N, 3, 1, 1): brighter or warmer that day
+    expected = empty * light
+    shadow = (images / expected).amin(1, keepdim=True).clamp(max=1)
+    unexplained = (images - shadow * expected).amax(1).numpy()  # (N, H, W)
+    return np.stack([_largest_part(difference) for difference in unexplained])
+
+
+def empty_view(images: torch.Tensor) -> torch.Tensor:
+    """(3, H, W): the median of many images (N, 3, H, W) of a fixed camera, in which the things have vanished."""
+    return images[:: max(1, len(images) // 64)].float().median(0).values
+
+
+def crop_box(mask: np.ndarray, width: int, height: int, aspect: float) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom) in px of the photo: around the thing, with a rim, and of that aspect.
+
+    mask: (h, w) bool, the thing in the photo, seen at any size. width, height: of the photo in px. aspect: width over
+    height of what is cut out. It stays within the photo, which may cost it its aspect; where nothing, or hardly
+    anything but the thing is to be seen, it is the whole photo.
+    """
+    if not _SMALLEST < mask.mean() < _LARGEST:
+        return 0.0, 0.0, float(width), float(height)
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    down, across = height / mask.shape[0], width / mask.shape[1]
+    top, bottom, left, right = rows[0] * down, (rows[-1] + 1) * down, columns[0] * across, (columns[-1] + 1) * across
+    wide = _RIM * max(right - left, (bottom - top) * aspect)
+    (left, right), (top, bottom) = (
+        _within((low + high) / 2, extent, limit)
+        for low, high, extent, limit in ((left, right, wide, width), (top, bottom, wide / aspect, height))
+    )
+    return left, top, right, bottom
+
+
+def _within(middle: float, extent: float, limit: float) -> tuple[float, float]:
+    """The ends of a stretch around the middle, moved into 0..limit, and no longer than that."""
+    extent = min(extent, limit)
+    start = min(max(middle - extent / 2, 0.0), limit - extent)
+    return start, start + extent
+
+
+def _largest_part(difference: np.ndarray) -> np.ndarray:
+    smooth = ndimage.gaussian_filter(difference, 1)
+    different = ndimage.binary_closing(smooth > _LEAST_OF_OTSU * _otsu(smooth), iterations=2)
+    parts, count = ndimage.label(ndimage.binary_opening(different, iterations=2))
+    if count == 0:
+        return np.zeros(difference.shape, bool)
+    rows, columns = np.nonzero(parts == np.bincount(parts.ravel())[1:].argmax() + 1)
+    points = np.stack([columns, rows], 1)
+    outline = Image.new("1", difference.shape[::-1])
+    ImageDraw.Draw(outline).polygon([tuple(point) for point in points[ConvexHull(points).vertices].tolist()], fill=1)
+    return np.asarray(outline)
+
+
+def _otsu(values: np.ndarray) -> float:
+    """The threshold that parts values best in two. Source: Otsu (1979)."""
+    counts, edges = np.histogram(values, 128)
+    centers = (edges[:-1] + edges[1:]) / 2
+    below, above = counts.cumsum(), counts[::-1].cumsum()[::-1]
+    sums = (counts * centers).cumsum()
+    mean_below = sums / below.clip(1)
+    mean_above = (sums[-1] - sums + counts * centers) / above.clip(1)
+    between = below[:-1] * above[1:] * (mean_below[:-1] - mean_above[1:]) ** 2
+    return float(centers[between.argmax()])

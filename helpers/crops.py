@@ -1,0 +1,98 @@
+"""Photos of a fixed camera, cut out around what lies there: found by what differs from the empty view.
+
+What is cut out gets all pixels of the network's input: damage that is small in the photo is large in them.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from helpers.cartons import carton_masks, crop_box, empty_view
+from helpers.catalog import Dataset
+from helpers.images import load_images, rows_where
+from helpers.photos import encode
+
+_LOOK_PX = (180, 320)  # height and width at which things are looked for
+_CHUNK = 64
+
+
+def empty_views(dataset: Dataset) -> dict[str, str]:
+    """Each view without anything, from its training photos: a JPEG of 180 x 320 px in base64, as a card keeps it."""
+    found = {}
+    for view in dataset.views:
+        rows = rows_where(dataset.catalog, split="train", view=view)
+        some = dataset._replace(catalog=dataset.catalog.iloc[rows[:: max(1, len(rows) // 64)][:64]])
+        empty = empty_view(load_images(whole(some), *_LOOK_PX))
+        picture = Image.fromarray(empty.byte().permute(1, 2, 0).numpy())
+        found[view] = base64.b64encode(encode(picture)).decode()
+    return found
+
+
+def find(dataset: Dataset, empty: dict[str, str] | None, aspect: float) -> Dataset:
+    """The data set whose catalog says in a column crop what to cut out: [left, top, right, bottom] in px of the photo.
+
+    empty: of `empty_views`; a view without one keeps its whole photos, and without any the data set stays as it is.
+    aspect: width over height of the input.
+    """
+    if not empty:
+        return dataset
+    masks = things(dataset, empty, *_LOOK_PX)
+    sizes = zip(dataset.catalog["width"], dataset.catalog["height"], strict=True)
+    boxes = [list(crop_box(mask, *size, aspect)) for mask, size in zip(masks, sizes, strict=True)]
+    return dataset._replace(catalog=dataset.catalog.assign(crop=boxes), empty=empty)
+
+
+def whole(dataset: Dataset) -> Dataset:
+    """The data set with its photos as they are."""
+    return dataset._replace(catalog=dataset.catalog.drop(columns="crop", errors="ignore"), empty=None)
+
+
+def things(dataset: Dataset, empty: dict[str, str], height: int, width: int) -> np.ndarray:
+    """(N, height, width) bool: where the thing is in each whole photo; nowhere, where the view has no empty one."""
+    pixels = load_images(whole(dataset), *_LOOK_PX)
+    masks = np.zeros((len(pixels), height, width), bool)
+    for view, picture in empty.items():
+        rows, nothing = rows_where(dataset.catalog, view=view), _pixels(picture)
+        for start in range(0, len(rows), _CHUNK):
+            chunk = rows[start : start + _CHUNK]
+            found = carton_masks(pixels[torch.as_tensor(chunk)], nothing)
+            masks[chunk] = [_resized(mask, height, width) for mask in found]
+    return masks
+
+
+def box_of(photo: Image.Image, empty: str, aspect: float) -> tuple[float, float, float, float]:
+    """What to cut out of one photo, as `find` says it for those of a data set."""
+    small = photo.resize(_LOOK_PX[::-1], Image.Resampling.BILINEAR, reducing_gap=3)
+    (mask,) = carton_masks(torch.from_numpy(np.array(small)).permute(2, 0, 1)[None], _pixels(empty))
+    return crop_box(mask, *photo.size, aspect)
+
+
+def to_photos(maps: np.ndarray, catalog: pd.DataFrame, height: int, width: int) -> np.ndarray:
+    """(N, height, width): maps (N, h, w) of what was cut out, laid where it lies in the whole photos; 0 elsewhere.
+
+    catalog: columns crop, width and height; one without crop has maps of whole photos. The sum of a map is kept.
+    """
+    placed = np.zeros((len(maps), height, width), np.float32)
+    for target, values, row in zip(placed, maps, catalog.itertuples(), strict=True):
+        box = getattr(row, "crop", (0, 0, row.width, row.height))
+        left, right = (round(x * width / row.width) for x in (box[0], box[2]))
+        top, bottom = (round(y * height / row.height) for y in (box[1], box[3]))
+        picture = Image.fromarray(values.astype(np.float32)).resize((right - left, bottom - top), Image.Resampling.BOX)
+        target[top:bottom, left:right] = np.asarray(picture) * values.size / (picture.width * picture.height)
+    return placed
+
+
+def _pixels(picture: str) -> torch.Tensor:
+    """(3, h, w) of a JPEG in base64."""
+    with Image.open(io.BytesIO(base64.b64decode(picture))) as opened:
+        return torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1).float()
+
+
+def _resized(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from helpers import cartons
+
+PLACES = [(4, 6), (6, 70), (48, 4), (50, 76), (24, 40)]  # top and left of a carton of 26 x 40 px, far apart
+
+
+def photograph(*, light=1.0, shadow=1.0):
+    """(5, 3, 80, 128): the same belt, and on it a carton at another place each time, its shadow to the right."""
+    generator = np.random.default_rng(0)
+    view = np.linspace(70, 110, 128)[None, None] + generator.normal(0, 3, (3, 80, 128))
+    images = np.repeat(view[None], len(PLACES), 0)
+    for image, (top, left) in zip(images, PLACES, strict=True):
+        image[:, top : top + 26, left + 40 : left + 50] *= shadow
+        image[:, top : top + 26, left : left + 40] = np.array([205, 160, 110])[:, None, None]
+    images = images * light + generator.normal(0, 2, images.shape)
+    return torch.from_numpy(images.clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("day", [{}, {"light": 0.8}, {"light": 1.2}, {"shadow": 0.6}])
+def test_a_carton_is_found_up_to_its_rim_in_any_light_and_without_its_shadow(day):
+    masks = cartons.carton_masks(photograph(**day), cartons.empty_view(photograph()))
+    square = np.ones((3, 3), bool)
+    for mask, (top, left) in zip(masks, PLACES, strict=True):
+        carton = np.zeros((80, 128), bool)
+        carton[top : top + 26, left : left + 40] = True
+        assert mask[ndimage.binary_erosion(carton, square, 2)].all()
+        assert not mask[~ndimage.binary_dilation(carton, square, 2)].any()
+
+
+def test_things_vanish_from_the_empty_view():
+    images = torch.full((5, 3, 4, 6), 90, dtype=torch.uint8)
+    for index, image in enumerate(images):
+        image[:, :, index] = 250
+    assert torch.equal(cartons.empty_view(images), torch.full((3, 4, 6), 90.0))
+
+
+def mask_of(top, left, height, width):
+    mask = np.zeros((90, 160), bool)
+    mask[top : top + height, left : left + width] = True
+    return mask
+
+
+def test_what_is_cut_out_is_the_thing_in_its_middle_with_a_rim():
+    box = cartons.crop_box(mask_of(40, 60, 10, 20), 1600, 900, 1.0)  # px of the photo are ten times those of the mask
+    assert box == pytest.approx((700 - 120, 450 - 120, 700 + 120, 450 + 120))
+    wide = cartons.crop_box(mask_of(40, 60, 10, 20), 1600, 900, 3.0)
+    assert wide == pytest.approx((700 - 180, 450 - 60, 700 + 180, 450 + 60))
+
+
+def test_what_is_cut_out_stays_within_the_photo():
+    assert cartons.crop_box(mask_of(0, 140, 10, 20), 1600, 900, 1.0) == pytest.approx((1360, 0, 1600, 240))
+    assert cartons.crop_box(mask_of(5, 20, 80, 20), 1600, 900, 1.0)[1::2] == pytest.approx((0, 900))
+
+
+@pytest.mark.parametrize("mask", [mask_of(0, 0, 0, 0), mask_of(0, 0, 1, 5), mask_of(0, 0, 90, 150)])
+def test_where_nothing_or_nothing_else_is_seen_the_whole_photo_stays(mask):
+    assert cartons.crop_box(mask, 320, 180, 1.0) == (0, 0, 320, 180)

@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+import torch
+
+from helpers import crops, images
+from helpers.images import load_images
+from helpers.photos import decode
+
+SPLITS = ["train"] * 7 + ["validation", "test"]
+
+
+def belt(view):
+    """(180, 320, 3): stripes down or across."""
+    empty = np.full((180, 320, 3), 90, np.uint8)
+    empty[:, ::9] = 110
+    return empty if view == "side" else np.ascontiguousarray(empty.transpose(1, 0, 2)[:180, :180].repeat(2, 1)[:, :320])
+
+
+@pytest.fixture(scope="module")
+def line(make_dataset, tmp_path_factory):
+    """Nine packages at another place each, 40 x 30 px, and their places."""
+    generator, pictures, places = np.random.default_rng(0), [], []
+    for number, split in enumerate(SPLITS):
+        for view in ("side", "top"):
+            photo = belt(view).copy()
+            top, left = 10 + 15 * number, 5 + 30 * number
+            photo[top : top + 30, left : left + 40] = (200, 170, 40 + 10 * number)
+            photo = photo + generator.normal(0, 1.5, photo.shape)
+            pictures.append(
+                (("bad", "good")[number % 2], view, f"item{number}", split, photo.clip(0, 255).astype(np.uint8))
+            )
+            places.append((left, top))
+    return make_dataset(tmp_path_factory.mktemp("line") / "data.zip", pictures), places
+
+
+def test_each_photo_is_cut_out_around_its_thing(line):
+    dataset, places = line
+    found = crops.find(dataset, crops.empty_views(dataset), 1.0)
+    for (left, top), (x0, y0, x1, y1) in zip(places, found.catalog["crop"], strict=True):
+        assert x0 <= left + 2
+        assert y0 <= top + 2
+        assert x1 >= left + 38
+        assert y1 >= top + 28
+        assert x1 - x0 == pytest.approx(y1 - y0)
+        assert 40 <= x1 - x0 <= 60
+    assert found.empty.keys() == {"side", "top"}
+    assert "crop" not in dataset.catalog
+
+
+def test_what_is_loaded_is_what_was_cut_out(line):
+    dataset, _ = line
+    found = crops.find(dataset, crops.empty_views(dataset), 1.0)
+    pixels = load_images(found, 24, 24)
+    assert (pixels[:, 0].float().mean((1, 2)) > load_images(dataset, 24, 24)[:, 0].float().mean((1, 2)) + 20).all()
+    middle = pixels[:, :, 12, 12].float()
+    assert (middle[:, 0] > 180).all()
+
+
+def test_one_photo_of_the_line_is_cut_out_as_in_the_data_set(line):
+    from helpers.archives import Archive
+
+    dataset, _ = line
+    empty = crops.empty_views(dataset)
+    found = crops.find(dataset, empty, 1.5).catalog
+    with Archive(dataset.path) as archive:
+        for row in found.itertuples():
+            photo, _ = decode(archive.read(row.path))
+            assert crops.box_of(photo, empty[row.view], 1.5) == pytest.approx(row.crop)
+
+
+def test_a_view_without_an_empty_one_keeps_its_whole_photos(line):
+    dataset, _ = line
+    empty = crops.empty_views(dataset)
+    found = crops.find(dataset, {"side": empty["side"]}, 1.0).catalog
+    assert found.loc[found["view"] == "top", "crop"].tolist() == [[0, 0, 320, 180]] * 9
+
+
+def test_maps_are_laid_where_they_were_cut_out_and_keep_their_sum(line):
+    dataset, places = line
+    found = crops.find(dataset, crops.empty_views(dataset), 1.0)
+    maps = np.ones((len(places), 16, 16))
+    whole = crops.to_photos(maps, found.catalog, 90, 160)  # photos at half their size
+    assert whole.sum((1, 2)) == pytest.approx(256, rel=1e-4)
+    for values, (x0, y0, x1, y1) in zip(whole, found.catalog["crop"], strict=True):
+        inside = np.zeros((90, 160), bool)
+        inside[round(y0 / 2) : round(y1 / 2), round(x0 / 2) : round(x1 / 2)] = True
+        assert (values[inside] > 0).all()
+        assert (values[~inside] == 0).all()
+    uncut = crops.to_photos(maps, dataset.catalog, 90, 160)
+    assert uncut == pytest.approx(256 / (90 * 160), rel=1e-4)
+
+
+def test_a_resized_crop_is_the_part_of_the_photo(line):
+    from PIL import Image
+
+    ramp = np.zeros((10, 20, 3), np.uint8)
+    ramp[:, 10:] = 200
+    part = images.resize(Image.fromarray(ramp), 5, 5, (10, 0, 20, 10))
+    assert torch.equal(part[..., 1:], torch.full((3, 5, 4), 200, dtype=torch.uint8))  # the first mixes with its neighbor
