@@ -1,0 +1,73 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers import regions
+
+MAPS = np.array([[[1.0, 1.0], [1.0, 5.0]], [[2.0, 0.0], [0.0, 0.0]]])
+LEFT = np.array([[[True, False], [True, False]]] * 2)
+CORNER = np.array([[[False, False], [False, True]], [[False, False], [False, False]]])
+
+
+def test_boxes_follow_their_image_to_its_new_size():
+    catalog = pd.DataFrame({"width": [200, 50], "height": [100, 50], "boxes": [[["tear", 20, 40, 60, 80]], []]})
+    assert regions.scale_boxes(catalog, 25, 100) == [[["tear", 10, 10, 30, 20]], []]
+
+
+def test_the_mask_of_boxes_covers_every_pixel_they_touch():
+    boxes = [["tear", 20, 10, 40, 30], ["dent", 55, 71, 66, 100]]
+    catalog = pd.DataFrame({"width": [100, 100], "height": [100, 100], "boxes": [boxes, []]})
+    masks = regions.box_masks(catalog, 10, 10)
+    expected = np.zeros((10, 10), bool)
+    expected[1:3, 2:4] = True
+    expected[7:10, 5:7] = True
+    assert (masks[0] == expected).all()
+    assert not masks[1].any()
+
+
+def test_shares_count_what_speaks_for_the_answer_alone():
+    maps = np.array([[[1.0, -3.0], [0.0, 4.0]], [[0.0, 0.0], [0.0, -1.0]]])
+    masks = np.array([[[True, True], [False, False]]] * 2)
+    assert regions.shares(maps, masks).tolist() == [0.2, 0.0]
+
+
+def test_the_pointing_game_asks_for_the_pixel_that_counts_most():
+    assert regions.pointed(MAPS, LEFT).tolist() == [False, True]
+    assert regions.pointed(MAPS, CORNER).tolist() == [True, False]
+
+
+def test_the_overlap_is_that_of_as_many_pixels_as_the_region_has():
+    # first image: the two that count most are the corner and, of equals, the last; one of them is on the left
+    assert regions.overlaps(MAPS, LEFT).tolist() == pytest.approx([1 / 3, 1 / 3])
+    assert regions.overlaps(MAPS, CORNER).tolist() == [1.0, 0.0]
+    assert regions.overlaps(LEFT.astype(float), LEFT).tolist() == [1.0, 1.0]
+
+
+def test_the_region_table_sets_attribution_beside_area_and_leaves_out_what_an_image_has_not():
+    table = regions.region_table(MAPS, {"left": LEFT, "corner": CORNER})
+    assert table[["image", "region", "attribution", "area"]].to_numpy().tolist() == [
+        [0, "left", 0.25, 0.5],
+        [1, "left", 1.0, 0.5],
+        [0, "corner", 0.625, 0.25],
+    ]
+
+
+def table(attribution, area, region="box", pointed=False):
+    rows = [(f"item {number}", region, value, area, pointed, 0.5) for number, value in enumerate(attribution)]
+    return pd.DataFrame(rows, columns=["item", "region", "attribution", "area", "pointed", "overlap"])
+
+
+def test_the_summary_is_the_share_of_attribution_over_that_of_the_area_with_its_interval():
+    (row,) = regions.summary(table([0.4, 0.6] * 20, 0.1, pointed=True), ["region"], seed=0).to_dict("records")
+    assert (row["images"], row["attribution"], row["times"]) == pytest.approx((40, 0.5, 5))
+    reach = 1.96 * 0.1 / np.sqrt(40) / 0.1  # of the mean of 40, each 0.1 from it, over the area
+    assert (row["times low"], row["times high"]) == pytest.approx((5 - reach, 5 + reach), abs=0.1)
+    assert (row["pointed"], row["pointed low"]) == pytest.approx((1, 0.912), abs=1e-3)  # Wilson, 40 of 40
+
+
+def test_it_looks_at_the_region_with_most_for_its_area_if_that_is_surely_more_than_chance():
+    rows = [table([0.5, 0.6] * 9, 0.1), table([0.4, 0.5] * 9, 0.3, "carton"), table([0.0, 0.1] * 9, 0.6, "belt")]
+    found = regions.summary(pd.concat(rows).assign(method="a"), ["method", "region"], seed=0)
+    assert regions.looked_at(found, ["method"])["a"] == "box"
+    vague = regions.summary(table([0.0, 0.7, 0.1], 0.25).assign(method="a"), ["method", "region"], seed=0)
+    assert regions.looked_at(vague, ["method"])["a"] == "nothing in particular"
