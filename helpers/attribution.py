@@ -1,26 +1,24 @@
-"""What a network looks at: Integrated Gradients, where the attribution falls, and how far it can be trusted."""
+"""What a network looks at: Integrated Gradients with its error, and other methods beside it, all through Captum."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
-from captum.attr import IntegratedGradients
-from PIL import Image, ImageDraw
-from scipy import ndimage
-from scipy.spatial import ConvexHull
+from captum.attr import IntegratedGradients, LayerAttribution, LayerGradCam, NoiseTunnel, Occlusion, Saliency
 from torch import nn
 
-from helpers import compute
+from helpers import compute, stages
 from helpers.images import normalize
 from helpers.networks import without_inplace
 
 MEMORY_BYTES = 2**30  # for what one internal batch keeps for its gradients
 _LARGEST_BATCH = {True: 16, False: 64}  # on a CPU more are slower, for they no longer fit into its caches
-_LEAST_OF_OTSU = 0.4  # Otsu's threshold finds the bright sides of a carton; its shaded ones differ less
+_NOISE, _NOISY_COPIES = 0.1, 8  # deviation of the noise as a share of the image's range, and how many copies
+_WINDOWS = 8  # of occlusion, side by side over the image
 BASELINES = {  # images without information, normalized
     "gray": lambda normalization, like: torch.zeros_like(like),
     "black": lambda normalization, like: normalize(torch.zeros_like(like), **normalization),
@@ -106,87 +104,84 @@ def internal_batch_size(network: nn.Module, image: torch.Tensor, memory_bytes: i
     return max(1, min(_LARGEST_BATCH[image.device.type == "cpu"], memory_bytes // max(kept, 1)))
 
 
-def carton_masks(images: torch.Tensor, empty: torch.Tensor) -> np.ndarray:
-    """(N, H, W) bool: where the thing on the belt is, found without any label.
+def explain(
+    method: str,
+    network: nn.Module,
+    images: torch.Tensor,
+    targets: Sequence[int],
+    baseline: str,
+    *,
+    steps: int,
+    normalization: dict[str, list[float]],
+    device: torch.device,
+) -> np.ndarray:
+    """(N, H, W): what counts for the logit of each image's target, by one of METHODS, summed over channels.
 
-    images: (N, 3, H, W) uint8 of one view. empty: (3, H, W), the view without anything (see `empty_view`).
-    A pixel belongs to the thing where no shadow, a darker copy of the empty view, explains it. Of these pixels the
-    largest connected part counts, with all that its convex hull covers. A side as gray as the belt may be missed.
+    Parameters as of `integrated_gradients`; only that and the noise tunnel walk from a baseline in steps, and
+    occlusion covers with it.
+    Raises ValueError for an unknown method, and for Grad-CAM where the last stage has no convolution.
+    Source: Smilkov et al. (2017), SmoothGrad; Selvaraju et al. (2017), Grad-CAM; Zeiler and Fergus (2014) for
+    occlusion; Simonyan, Vedaldi and Zisserman (2014) for gradients.
     """
-    images, empty = images.float() + 1, empty + 1
-    light = (images / empty).flatten(2).median(2).values[..., None, None]  # (N, 3, 1, 1): brighter or warmer that day
-    expected = empty * light
-    shadow = (images / expected).amin(1, keepdim=True).clamp(max=1)
-    unexplained = (images - shadow * expected).amax(1).numpy()  # (N, H, W)
-    return np.stack([_largest_part(difference) for difference in unexplained])
+    if method not in METHODS:
+        raise ValueError(f"Unknown method {method!r}: choose of {', '.join(METHODS)}")
+    if method == "Integrated Gradients":
+        how = {"steps": steps, "error_bound": math.inf, "normalization": normalization, "device": device}
+        return integrated_gradients(network, images, targets, baseline, **how).maps
+    copied = without_inplace(network).eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    maps = []
+    for image, target in zip(images, targets, strict=True):
+        inputs = normalize(image[None].to(device), **normalization).requires_grad_(True)
+        start = BASELINES[baseline](normalization, inputs.detach())
+        values = _OTHERS[method](copied, inputs, start, int(target), steps)
+        maps.append(values.detach().sum(1)[0].float().cpu().numpy())
+    return np.stack(maps)
 
 
-def empty_view(images: torch.Tensor) -> torch.Tensor:
-    """(3, H, W): the median of many images (N, 3, H, W) of a fixed camera, in which the things have vanished."""
-    return images[:: max(1, len(images) // 64)].float().median(0).values
+def _noise_tunnel(
+    network: nn.Module, inputs: torch.Tensor, start: torch.Tensor, target: int, steps: int
+) -> torch.Tensor:
+    """The mean of Integrated Gradients, of a quarter of the steps, over noisy copies of the image."""
+    spread = _NOISE * (inputs.max() - inputs.min()).item()
+    walking = {"baselines": start, "target": target, "n_steps": max(1, steps // 4), "internal_batch_size": 8}
+    with torch.random.fork_rng([inputs.device] if inputs.device.type == "cuda" else []):
+        torch.manual_seed(0)
+        tunnel = NoiseTunnel(IntegratedGradients(network))
+        return tunnel.attribute(inputs, nt_samples=_NOISY_COPIES, nt_samples_batch_size=1, stdevs=spread, **walking)
 
 
-def scale_boxes(catalog: pd.DataFrame, height: int, width: int) -> list[list[list]]:
-    """For each image its boxes [name, xmin, ymin, xmax, ymax], in px of the image when it is `height` by `width`.
-
-    catalog: columns boxes, width and height, as in the data set's catalog.
-    """
-    scaled = []
-    for row in catalog.itertuples():
-        across, down = width / row.width, height / row.height
-        scaled.append([[name, x0 * across, y0 * down, x1 * across, y1 * down] for name, x0, y0, x1, y1 in row.boxes])
-    return scaled
+def _grad_cam(network: nn.Module, inputs: torch.Tensor, start: torch.Tensor, target: int, steps: int) -> torch.Tensor:
+    """What the last maps hold, each weighed by its mean gradient, enlarged to the image; only what speaks for it."""
+    values = LayerGradCam(network, _last_maps(network)).attribute(inputs, target, relu_attributions=True)
+    return LayerAttribution.interpolate(values, tuple(inputs.shape[2:]), "bilinear")
 
 
-def box_masks(catalog: pd.DataFrame, height: int, width: int) -> np.ndarray:
-    """(N, height, width) bool: the inside of each image's boxes; see `scale_boxes`."""
-    masks = np.zeros((len(catalog), height, width), bool)
-    for mask, boxes in zip(masks, scale_boxes(catalog, height, width), strict=True):
-        for _, left, top, right, bottom in boxes:
-            mask[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))] = True
-    return masks
+def _last_maps(network: nn.Module) -> nn.Module:
+    """The last layer of the body that convolves; of a body in one piece (GoogLeNet) its last child that does."""
+    own = set(network.modules())
+    *_, last = (stage for name, stage in stages.stages(network).items() if name != stages.HEAD)
+    found = [layer for layer in last if any(isinstance(one, nn.Conv2d) for one in layer.modules())]
+    if not found:
+        raise ValueError("Grad-CAM needs the maps of a convolution, and the last stage of this network has none")
+    if found[-1] in own:
+        return found[-1]
+    children = [child for name, child in network.named_children() if not name.lower().startswith("aux")]
+    return [child for child in children if any(isinstance(one, nn.Conv2d) for one in child.modules())][-1]
 
 
-def shares(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """(N,): which part of an image's absolute attribution (N, H, W) falls inside its mask (N, H, W)."""
-    total = np.abs(maps).sum((1, 2))
-    return (np.abs(maps) * masks).sum((1, 2)) / np.where(total > 0, total, 1)
+def _occlusion(network: nn.Module, inputs: torch.Tensor, start: torch.Tensor, target: int, steps: int) -> torch.Tensor:
+    """How much the logit falls where a window is covered, in steps of half a window."""
+    channels, height, width = inputs.shape[1:]
+    window = channels, max(2, height // _WINDOWS), max(2, width // _WINDOWS)
+    strides = channels, window[1] // 2, window[2] // 2
+    covered = Occlusion(network)
+    return covered.attribute(inputs.detach(), window, strides, start, target, perturbations_per_eval=16)
 
 
-def region_table(maps: np.ndarray, regions: dict[str, np.ndarray]) -> pd.DataFrame:
-    """For each image and region: the share of the attribution inside, and the share of the area, side by side.
-
-    maps: (N, H, W). regions: name to masks (N, H, W). Columns image (0 to N - 1), region, attribution, area; an
-    image without such a region (no box) has no row.
-    """
-    tables = []
-    for name, masks in regions.items():
-        table = pd.DataFrame({"image": range(len(maps)), "region": name})
-        tables.append(table.assign(attribution=shares(maps, masks), area=masks.mean((1, 2)))[masks.any((1, 2))])
-    return pd.concat(tables, ignore_index=True)
+def _gradients(network: nn.Module, inputs: torch.Tensor, start: torch.Tensor, target: int, steps: int) -> torch.Tensor:
+    """The size of the gradient at the image itself."""
+    return Saliency(network).attribute(inputs, target)
 
 
-def _largest_part(difference: np.ndarray) -> np.ndarray:
-    smooth = ndimage.gaussian_filter(difference, 1)
-    parts, count = ndimage.label(
-        ndimage.binary_opening(ndimage.binary_closing(smooth > 0.4 * _otsu(smooth), iterations=2), iterations=2)
-    )
-    if count == 0:
-        return np.zeros(difference.shape, bool)
-    rows, columns = np.nonzero(parts == np.bincount(parts.ravel())[1:].argmax() + 1)
-    points = np.stack([columns, rows], 1)
-    outline = Image.new("1", difference.shape[::-1])
-    ImageDraw.Draw(outline).polygon([tuple(point) for point in points[ConvexHull(points).vertices].tolist()], fill=1)
-    return np.asarray(outline)
-
-
-def _otsu(values: np.ndarray) -> float:
-    """The threshold that parts values best in two. Source: Otsu (1979)."""
-    counts, edges = np.histogram(values, 128)
-    centers = (edges[:-1] + edges[1:]) / 2
-    below, above = counts.cumsum(), counts[::-1].cumsum()[::-1]
-    sums = (counts * centers).cumsum()
-    mean_below = sums / below.clip(1)
-    mean_above = (sums[-1] - sums + counts * centers) / above.clip(1)
-    between = below[:-1] * above[1:] * (mean_below[:-1] - mean_above[1:]) ** 2
-    return float(centers[between.argmax()])
+_OTHERS = {"noise tunnel": _noise_tunnel, "Grad-CAM": _grad_cam, "occlusion": _occlusion, "gradients": _gradients}
+METHODS = ("Integrated Gradients", *_OTHERS)

@@ -1,13 +1,11 @@
 import copy
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from scipy import ndimage
 from torch import nn
 
-from helpers import attribution
+from helpers import attribution, networks
 
 CPU = torch.device("cpu")
 
@@ -109,69 +107,67 @@ def test_the_internal_batch_changes_nothing_but_the_memory(network, halves, monk
     np.testing.assert_allclose(parts.maps, whole.maps, atol=1e-6)
 
 
-PLACES = [(4, 6), (6, 70), (48, 4), (50, 76), (24, 40)]  # top and left of a carton of 26 x 40 px, far apart
+EVERYWHERE = ("Integrated Gradients", "noise tunnel", "occlusion", "gradients")  # Grad-CAM needs a convolution
 
 
-def photograph(*, light=1.0, shadow=1.0):
-    """(5, 3, 80, 128): the same belt, and on it a carton at another place each time, its shadow to the right."""
-    generator = np.random.default_rng(0)
-    view = np.linspace(70, 110, 128)[None, None] + generator.normal(0, 3, (3, 80, 128))
-    images = np.repeat(view[None], len(PLACES), 0)
-    for image, (top, left) in zip(images, PLACES, strict=True):
-        image[:, top : top + 26, left + 40 : left + 50] *= shadow
-        image[:, top : top + 26, left : left + 40] = np.array([205, 160, 110])[:, None, None]
-    images = images * light + generator.normal(0, 2, images.shape)
-    return torch.from_numpy(images.clip(0, 255).astype(np.uint8))
+@pytest.fixture
+def corner():
+    """A network that looks at the upper left quarter of 8 x 8 px alone, and there at red: white has the logit 1."""
+    layers = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
+    with torch.no_grad():
+        weight = torch.zeros(2, 3, 8, 8)
+        weight[1, 0, :4, :4] = 1 / 16
+        layers[1].weight.copy_(weight.view(2, -1))
+        layers[1].bias.zero_()
+    return layers.eval()
 
 
-@pytest.mark.parametrize("day", [{}, {"light": 0.8}, {"light": 1.2}, {"shadow": 0.6}])
-def test_a_carton_is_found_up_to_its_rim_in_any_light_and_without_its_shadow(day):
-    masks = attribution.carton_masks(photograph(**day), attribution.empty_view(photograph()))
-    square = np.ones((3, 3), bool)
-    for mask, (top, left) in zip(masks, PLACES, strict=True):
-        carton = np.zeros((80, 128), bool)
-        carton[top : top + 26, left : left + 40] = True
-        assert mask[ndimage.binary_erosion(carton, square, 2)].all()
-        assert not mask[~ndimage.binary_dilation(carton, square, 2)].any()
+def maps_of(method, network, images, targets, halves):
+    how = {"steps": 8, "normalization": halves, "device": torch.device("cpu")}
+    return attribution.explain(method, network, images, targets, "gray", **how)
 
 
-def test_things_vanish_from_the_empty_view():
-    images = torch.full((5, 3, 4, 6), 90, dtype=torch.uint8)
-    for index, image in enumerate(images):
-        image[:, :, index] = 250
-    assert torch.equal(attribution.empty_view(images), torch.full((3, 4, 6), 90.0))
+@pytest.mark.parametrize("method", EVERYWHERE)
+def test_every_method_finds_where_a_network_looks(corner, halves, method):
+    (found,) = maps_of(method, corner, torch.full((1, 3, 8, 8), 255, dtype=torch.uint8), [1], halves)
+    assert (found[:4, :4] > 0).all()
+    assert np.abs(found[5:, 5:]).max() < 1e-6  # the windows of occlusion reach one pixel over
+    assert found.argmax() in [8 * row + column for row in range(4) for column in range(4)]
 
 
-def test_boxes_follow_their_image_to_its_new_size():
-    catalog = pd.DataFrame({"width": [200, 50], "height": [100, 50], "boxes": [[["tear", 20, 40, 60, 80]], []]})
-    assert attribution.scale_boxes(catalog, 25, 100) == [[["tear", 10, 10, 30, 20]], []]
+def test_grad_cam_is_the_last_maps_weighed_by_their_gradients(network, halves):
+    image = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
+    image[0, 0, :, :2] = 255  # red on the left
+    image[0, 2, :, 2:] = 255  # blue on the right
+    (found,) = maps_of("Grad-CAM", network, image, [0], halves)
+    # before its ReLU the red map is 1 left and -1 right, the blue one the reverse; a sixteenth of the head's weight
+    # of each pixel: blue speaks for the class blue
+    np.testing.assert_allclose(found[:, 2:], 1 / 16, atol=1e-6)
+    assert (found[:, :2] == 0).all()
 
 
-def test_the_mask_of_boxes_covers_every_pixel_they_touch():
-    boxes = [["tear", 20, 10, 40, 30], ["dent", 55, 71, 66, 100]]
-    catalog = pd.DataFrame({"width": [100, 100], "height": [100, 100], "boxes": [boxes, []]})
-    masks = attribution.box_masks(catalog, 10, 10)
-    expected = np.zeros((10, 10), bool)
-    expected[1:3, 2:4] = True
-    expected[7:10, 5:7] = True
-    assert (masks[0] == expected).all()
-    assert not masks[1].any()
+@pytest.mark.parametrize("architecture", ["mobilenet_v3_small", "vgg11", "squeezenet1_1", "googlenet", "densenet121"])
+def test_grad_cam_knows_the_last_maps_of_every_convolutional_network(architecture):
+    network = networks.build(architecture, 2, "none").eval()
+    image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    (found,) = maps_of("Grad-CAM", network, image, [1], networks.IMAGENET_NORMALIZATION)
+    assert found.shape == (64, 64)
+    assert (found >= 0).all()
 
 
-def test_shares_count_what_speaks_against_as_well():
-    maps = np.array([[[1.0, -3.0], [0.0, 4.0]], [[0.0, 0.0], [0.0, 0.0]]])
-    masks = np.array([[[True, True], [False, False]]] * 2)
-    assert attribution.shares(maps, masks).tolist() == [0.5, 0.0]
+def test_grad_cam_of_a_network_without_maps_and_an_unknown_method_are_refused(corner, halves):
+    image = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="the last stage of this network has none"):
+        maps_of("Grad-CAM", corner, image, [0], halves)
+    with pytest.raises(ValueError, match="choose of Integrated Gradients, noise tunnel, Grad-CAM"):
+        maps_of("tea leaves", corner, image, [0], halves)
 
 
-def test_the_region_table_sets_attribution_beside_area_and_leaves_out_what_an_image_has_not():
-    maps = np.array([[[1.0, 1.0], [1.0, 5.0]], [[2.0, 0.0], [0.0, 0.0]]])
-    left = np.array([[[True, False], [True, False]]] * 2)
-    corner = np.array([[[False, False], [False, True]], [[False, False], [False, False]]])
-    table = attribution.region_table(maps, {"left": left, "corner": corner})
-    assert table.to_dict("split")["data"] == [
-        [0, "left", 0.25, 0.5],
-        [1, "left", 1.0, 0.5],
-        [0, "corner", 0.625, 0.25],
-    ]
-    assert table.columns.tolist() == ["image", "region", "attribution", "area"]
+def test_the_noise_tunnel_leaves_the_random_numbers_of_others_alone(corner, halves):
+    image = torch.full((1, 3, 8, 8), 200, dtype=torch.uint8)
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    first = maps_of("noise tunnel", corner, image, [1], halves)
+    assert torch.equal(torch.rand(1), expected)
+    assert (maps_of("noise tunnel", corner, image, [1], halves) == first).all()
