@@ -22,26 +22,13 @@ def predictions(catalog: pd.DataFrame, probabilities: np.ndarray, classes: list[
     if probabilities.shape != (len(catalog), len(classes)):
         raise ValueError(f"{probabilities.shape} probabilities for {len(catalog)} images and {len(classes)} classes")
     table = catalog[["path", "item", "view", "label"]].reset_index(drop=True)
-    return _decide(table, pd.DataFrame(probabilities, columns=classes))
+    return decided(table, pd.DataFrame(probabilities, columns=classes))
 
 
-def fuse_views(images: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """One row an item, from the rows of its images: the mean of their log-probabilities, made to add up to 1.
-
-    images: a table of `predictions`. Each view is a witness of its own, so a sure one outweighs an unsure one.
-    Source: Kittler et al. (1998), On Combining Classifiers (the product rule).
-    """
-    logs = np.log(images[classes].clip(lower=1e-7)).groupby(images["item"]).mean()
-    probabilities = np.exp(logs).div(np.exp(logs).sum(axis=1), axis=0)
-    table = images.groupby("item")[["label"]].first().reset_index().assign(view=FUSED)
-    return _decide(table, probabilities.loc[table["item"]].reset_index(drop=True))
-
-
-def with_fused(images: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """The predictions of images, and below them those of items with all views fused, where there are views."""
-    if images["view"].nunique() < 2:
-        return images
-    return pd.concat([images, fuse_views(images, classes)], ignore_index=True)
+def decided(table: pd.DataFrame, probabilities: pd.DataFrame) -> pd.DataFrame:
+    """The table with the most probable class as predicted, its probability as confidence, and all probabilities."""
+    chosen = {"predicted": probabilities.idxmax(axis=1), "confidence": probabilities.max(axis=1)}
+    return pd.concat([table.assign(**chosen), probabilities], axis=1)
 
 
 def scores(predicted: pd.DataFrame, classes: list[str], seed: int) -> pd.DataFrame:
@@ -144,6 +131,27 @@ def worst_mistakes(predicted: pd.DataFrame, count: int) -> pd.DataFrame:
     return wrong.sort_values("confidence", ascending=False, kind="stable").head(count)
 
 
+def contradicted(predicted: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """The images (not the fused items) whose label the network contradicts most, worst first: to be looked at again.
+
+    predicted: answers by networks that have not learned from these images, as of `crossvalidation.predictions`; the
+    mean counts where an image has several. An image is confidently of a class where it has at least the mean
+    probability that this class has among the images labeled so. Columns path, item, view, label, suggested,
+    probability (of the label), and margin: the probability of what is suggested less that of the label.
+    Source: Northcutt, Jiang and Chuang (2021), Confident Learning: Estimating Uncertainty in Dataset Labels.
+    """
+    facts = ["path", "item", "view", "label"]
+    images = predicted[predicted["view"] != FUSED].groupby(facts, sort=False)[classes].mean().reset_index()
+    usual = {label: images.loc[images["label"] == label, label].mean() for label in classes}
+    confident = images[classes].where(images[classes] >= pd.Series(usual))
+    images = images[confident.notna().any(axis=1)].copy()
+    images["suggested"] = confident.loc[images.index].idxmax(axis=1)
+    images["probability"] = [row[row["label"]] for _, row in images.iterrows()]
+    images["margin"] = [row[row["suggested"]] - row[row["label"]] for _, row in images.iterrows()]
+    found = images[images["suggested"] != images["label"]].sort_values("margin", ascending=False, kind="stable")
+    return found[[*facts, "suggested", "probability", "margin"]].reset_index(drop=True)
+
+
 def _confusion(predicted: pd.DataFrame, classes: list[str]) -> np.ndarray:
     """(C, C), how often each true class (row) was called each class (column)."""
     return _of_rows(predicted, classes, lambda matrix: matrix)(np.arange(len(predicted)))
@@ -178,8 +186,3 @@ def _columns(figures: dict[str, float], ends: dict[str, uncertainty.Interval]) -
     for name, value in figures.items():
         table |= {name: float(value), f"{name} low": float(ends[name].low), f"{name} high": float(ends[name].high)}
     return table
-
-
-def _decide(table: pd.DataFrame, probabilities: pd.DataFrame) -> pd.DataFrame:
-    chosen = {"predicted": probabilities.idxmax(axis=1), "confidence": probabilities.max(axis=1)}
-    return pd.concat([table.assign(**chosen), probabilities], axis=1)

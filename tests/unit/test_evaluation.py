@@ -4,17 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn import metrics
+from tables import CLASSES, predicted
 
-from helpers import evaluation
-
-CLASSES = ["bad", "good"]
-
-
-def predicted(rows, classes=CLASSES):
-    """A table of predictions. rows: (item, view, label, probabilities)."""
-    catalog = pd.DataFrame([row[:3] for row in rows], columns=["item", "view", "label"])
-    catalog["path"] = [f"{item}_{view}.jpg" for item, view in zip(catalog["item"], catalog["view"], strict=True)]
-    return evaluation.predictions(catalog, np.array([row[3] for row in rows]), classes)
+from helpers import evaluation, fusing
 
 
 @pytest.fixture
@@ -42,41 +34,6 @@ def test_probabilities_of_another_shape_are_refused(shape):
     catalog = pd.DataFrame({"path": ["a", "b"], "item": ["a", "b"], "view": "", "label": "good"})
     with pytest.raises(ValueError, match=rf"\({shape[0]}.* probabilities for 2 images and 2 classes"):
         evaluation.predictions(catalog, np.zeros(shape), CLASSES)
-
-
-def test_a_sure_view_outweighs_an_unsure_one():
-    images = predicted([("a", "side", "bad", [0.9, 0.1]), ("a", "top", "bad", [0.4, 0.6])])
-    fused = evaluation.fuse_views(images, CLASSES)
-    bad, good = math.sqrt(0.9 * 0.4), math.sqrt(0.1 * 0.6)  # 0.600 and 0.245
-    assert fused[["item", "label", "view", "predicted"]].to_numpy().tolist() == [["a", "bad", "fused", "bad"]]
-    assert fused["bad"][0] == pytest.approx(bad / (bad + good))
-    assert fused["confidence"][0] == pytest.approx(0.710102, abs=1e-6)
-    assert fused[CLASSES].sum(axis=1).tolist() == pytest.approx([1])
-
-
-def test_fusing_keeps_each_item_with_its_own_label_in_any_order():
-    images = predicted(
-        [
-            ("b", "side", "good", [0.1, 0.9]),
-            ("a", "top", "bad", [0.8, 0.2]),
-            ("b", "top", "good", [0.1, 0.9]),
-            ("a", "side", "bad", [0.8, 0.2]),
-        ]
-    )
-    fused = evaluation.fuse_views(images, CLASSES)
-    assert fused[["item", "label", "predicted"]].to_numpy().tolist() == [["a", "bad", "bad"], ["b", "good", "good"]]
-    assert fused["confidence"].tolist() == pytest.approx([0.8, 0.9])
-
-
-def test_a_probability_of_nothing_is_no_veto():
-    images = predicted([("a", "side", "bad", [0.0, 1.0]), ("a", "top", "bad", [1.0, 0.0])])
-    assert evaluation.fuse_views(images, CLASSES)["bad"].tolist() == pytest.approx([0.5])
-
-
-def test_fused_items_come_below_the_images_where_there_are_views():
-    rows = [("a", "side", "bad", [0.9, 0.1]), ("a", "top", "bad", [0.4, 0.6])]
-    assert evaluation.with_fused(predicted(rows), CLASSES)["view"].tolist() == ["side", "top", "fused"]
-    assert evaluation.with_fused(predicted(rows[:1]), CLASSES)["view"].tolist() == ["side"]
 
 
 def test_scores_are_those_of_the_confusion_matrix(four):
@@ -122,7 +79,7 @@ def test_log_loss_is_the_mean_over_images_of_what_the_truth_was_given(four):
 
 def test_log_loss_counts_items_where_their_views_are_fused():
     images = predicted([("a", "side", "bad", [0.9, 0.1]), ("a", "top", "bad", [0.4, 0.6])])
-    fused = evaluation.with_fused(images, CLASSES)
+    fused = fusing.with_fused(images, CLASSES)
     assert evaluation.log_loss(fused, CLASSES) == pytest.approx(-math.log(0.710102), abs=1e-6)
 
 
@@ -133,7 +90,7 @@ def test_log_loss_of_a_sure_mistake_is_large_but_finite():
 def test_the_worst_mistakes_are_images_called_wrong_most_surely():
     rows = [("a", "side", "bad", [0.3, 0.7]), ("a", "top", "bad", [0.05, 0.95]), ("b", "side", "good", [0.01, 0.99])]
     rows += [("c", "side", "good", [0.8, 0.2]), ("c", "top", "good", [0.4, 0.6])]
-    table = evaluation.with_fused(predicted(rows), CLASSES)
+    table = fusing.with_fused(predicted(rows), CLASSES)
     assert (table["view"] == "fused").sum() == 3
     assert evaluation.worst_mistakes(table, 9)["path"].tolist() == ["a_top.jpg", "c_side.jpg", "a_side.jpg"]
     assert evaluation.worst_mistakes(table, 2)["path"].tolist() == ["a_top.jpg", "c_side.jpg"]
@@ -174,3 +131,25 @@ def test_confused_pairs_come_most_often_first_with_their_share_of_the_class(four
     (pair,) = evaluation.confused_pairs(four).to_dict("records")
     assert pair == {"label": "bad", "predicted": "good", "images": 2, "share": pytest.approx(2 / 3)}
     assert len(evaluation.confused_pairs(four[four["label"] == "good"])) == 0
+
+
+def test_labels_that_networks_contradict_come_first_and_unsure_ones_not_at_all():
+    rows = [(f"g{number}", "", "good", [0.1, 0.9]) for number in range(3)]
+    rows += [(f"b{number}", "", "bad", [0.9, 0.1]) for number in range(3)]
+    rows += [
+        ("wrong", "", "good", [0.97, 0.03]),
+        ("worse", "", "bad", [0.02, 0.98]),
+        ("unsure", "", "bad", [0.45, 0.55]),
+    ]
+    found = evaluation.contradicted(predicted(rows), CLASSES)
+    assert found[["item", "label", "suggested"]].to_numpy().tolist() == [
+        ["worse", "bad", "good"],
+        ["wrong", "good", "bad"],
+    ]
+    assert found["probability"].tolist() == pytest.approx([0.02, 0.03])
+    assert found["margin"].tolist() == pytest.approx([0.96, 0.94])
+
+
+def test_an_image_that_was_answered_several_times_counts_with_its_mean():
+    rows = [("a", "", "good", [0.9, 0.1]), ("a", "", "good", [0.1, 0.9]), ("b", "", "bad", [0.8, 0.2])]
+    assert len(evaluation.contradicted(predicted(rows), CLASSES)) == 0

@@ -6,7 +6,7 @@ from matplotlib.colors import same_color, to_rgba
 from matplotlib.container import BarContainer
 from matplotlib.patches import Rectangle
 
-from helpers import evaluation, plots
+from helpers import evaluation, fusing, plots
 
 CLASSES = ["damaged", "intact"]
 
@@ -113,7 +113,7 @@ def test_sizes_name_the_most_frequent_one_before_and_after():
 
 
 def test_confusions_count_what_is_right_in_each_view(predicted):
-    figure = plots.confusions(evaluation.with_fused(predicted, CLASSES), CLASSES, "Where it errs")
+    figure = plots.confusions(fusing.with_fused(predicted, CLASSES), CLASSES, "Where it errs")
     assert titles(figure) == ["side: 2 of 3 right", "top: 0 of 3 right", "fused: 2 of 3 right"]
     assert figure.get_suptitle() == "Where it errs"
     assert [texts(axis) for axis in figure.axes[:2]] == [["2", "0", "1", "0"], ["0", "2", "1", "0"]]

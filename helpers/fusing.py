@@ -1,0 +1,75 @@
+"""One answer for an item from the answers for its views: each view a witness, as heavy as validation data say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize
+
+from helpers.evaluation import FUSED, decided, log_loss
+
+_LEAST = 1e-7  # of a probability
+_RESTRAINT = 2.0  # of weights that leave 1, as so many items: with few of them the weights stay equal
+_PARTS = 5  # in which the items are divided to compare learned weights with equal ones
+
+
+def fuse_views(images: pd.DataFrame, classes: list[str], weights: dict[str, float] | None = None) -> pd.DataFrame:
+    """One row an item, from the rows of its images: a weighted mean of their log-probabilities, made to add up to 1.
+
+    images: a table of `evaluation.predictions`. weights: by view, 1 where nothing is said; twice the weight counts
+    twice. A sure view outweighs an unsure one.
+    Source: Kittler et al. (1998), On Combining Classifiers (the product rule).
+    """
+    weight = images["view"].map(weights or {}).fillna(1.0)
+    logs = np.log(images[classes].clip(lower=_LEAST)).mul(weight, axis=0)
+    logs = logs.groupby(images["item"]).mean()
+    logs = logs.sub(logs.max(axis=1), axis=0)
+    probabilities = np.exp(logs).div(np.exp(logs).sum(axis=1), axis=0)
+    table = images.groupby("item")[["label"]].first().reset_index().assign(view=FUSED)
+    return decided(table, probabilities.loc[table["item"]].reset_index(drop=True))
+
+
+def with_fused(images: pd.DataFrame, classes: list[str], weights: dict[str, float] | None = None) -> pd.DataFrame:
+    """The predictions of images, and below them those of items with all views fused, where there are views."""
+    if images["view"].nunique() < 2:
+        return images
+    return pd.concat([images, fuse_views(images, classes, weights)], ignore_index=True)
+
+
+def learn(images: pd.DataFrame, classes: list[str]) -> dict[str, float]:
+    """The weight of each view that gives fused items the lowest log loss, held back towards 1.
+
+    images: predictions for validation images.
+    """
+    views, items = sorted(images["view"].unique()), images["item"].nunique()
+
+    def loss(values: np.ndarray) -> float:
+        fused = fuse_views(images, classes, dict(zip(views, values, strict=True)))
+        return log_loss(fused, classes) + _RESTRAINT / items * float(np.square(values - 1).mean())
+
+    found = minimize(loss, np.ones(len(views)), method="Powell", bounds=[(0.0, 4.0)] * len(views))
+    return dict(zip(views, found.x.round(3).tolist(), strict=True))
+
+
+def choose(images: pd.DataFrame, classes: list[str], seed: int) -> dict[str, float]:
+    """The learned weights where they do better than equal ones on validation items, else none; see `compare`."""
+    losses = compare(images, classes, seed)
+    return learn(images, classes) if losses and losses["learned"] < losses["mean"] else {}
+
+
+def compare(images: pd.DataFrame, classes: list[str], seed: int) -> dict[str, float]:
+    """The log loss of validation items by the mean of their views, and by weights learned from the other items.
+
+    Whoever learns from an item must not be judged by it: the items are divided in parts, and the weights for each are
+    learned from the others.
+    """
+    items = images["item"].unique()
+    if images["view"].nunique() < 2 or len(items) < 2 * _PARTS:
+        return {}
+    parts = np.array_split(np.random.default_rng(seed).permutation(items), _PARTS)
+    learned = []
+    for part in parts:
+        own = images["item"].isin(part)
+        learned.append(fuse_views(images[own], classes, learn(images[~own], classes)))
+    equal, weighted = fuse_views(images, classes), pd.concat(learned)
+    return {"mean": log_loss(equal, classes), "learned": log_loss(weighted, classes)}
