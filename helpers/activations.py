@@ -78,14 +78,17 @@ def prepare(
     run = compute.inference(frozen, setting.device)
     needed, free = _bytes_needed(run, examples, setting, wanted), _free_bytes(setting.cache)
     if wanted and needed <= max(setting.memory_bytes, free / 2):
-        stored = remember(frozen, examples, setting, wanted, report)
-        return Inputs(
-            lambda epoch, rows: _load(stored.train, rows + epoch % wanted * len(examples.train), setting),
-            lambda rows: _load(stored.validation, rows, setting),
-        )
+        return inputs_from(remember(frozen, examples, setting, wanted, report), examples, setting)
     why = f"{wanted} copies take {_gib(needed)}, and {_gib(free)} are free" if wanted else "as asked"
     report(f"The frozen part runs anew in every epoch: {why}")
     return _live(run, examples, setting, copies or epochs)
+
+
+def fits(frozen: nn.Module, examples: Examples, setting: Setting, copies: int) -> bool:
+    """Whether anything is frozen, and what it gives fits into memory."""
+    if not any(True for _ in frozen.parameters()):
+        return False
+    return _bytes_needed(compute.inference(frozen, setting.device), examples, setting, copies) <= setting.memory_bytes
 
 
 def remember(
@@ -106,6 +109,25 @@ def remember(
         _remember(run, (examples.images, examples.train), setting, copies, digest),
         _remember(run, (examples.images, examples.validation), setting, 1, digest),
     )
+
+
+def inputs_from(stored: Remembered, examples: Examples, setting: Setting) -> Inputs:
+    """What remembered activations feed the learning part with: epoch e meets copy e modulo copies."""
+    copies = len(stored.train) // len(examples.train)
+    return Inputs(
+        lambda epoch, rows: _load(stored.train, rows + epoch % copies * len(examples.train), setting),
+        lambda rows: _load(stored.validation, rows, setting),
+    )
+
+
+def of_rows(stored: Remembered, examples: Examples) -> Remembered:
+    """The part for these examples of what was remembered for all images, train and validation alike.
+
+    So several runs on the same images, such as those of a cross-validation, share one pass of the frozen part.
+    """
+    count = len(examples.images)
+    copies = [stored.train[torch.as_tensor(examples.train + start)] for start in range(0, len(stored.train), count)]
+    return Remembered(torch.cat(copies), stored.validation[torch.as_tensor(examples.validation)])
 
 
 def _live(run: Function, examples: Examples, setting: Setting, copies: int) -> Inputs:

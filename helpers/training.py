@@ -27,6 +27,7 @@ from helpers import (
     catalog,
     checkpoints,
     compute,
+    crops,
     distributed,
     evaluation,
     heads,
@@ -49,6 +50,7 @@ _SOLVED_ROWS = 8192  # of features at once
 _FIRST_SCALE = 1024.0  # of float16 gradients, at the beginning of an epoch
 
 Report = Callable[[str], None]
+Shared = dict[str, activations.Remembered]  # by what learns on them: "head", "last stage" or a stage's name
 
 
 class _Stretch(NamedTuple):
@@ -75,12 +77,14 @@ def train(
     checkpoint: Path | None = None,
     identity: str = "",
     report: Report = print,
+    shared: Shared | None = None,
 ) -> pd.DataFrame:
     """Train in place, end with the weights of the best epoch, and return the history, one row an epoch.
 
     Best is the lowest validation loss; every phase starts from the best so far. Losses are means over samples.
     cache: a folder for activations that memory cannot hold. checkpoint: a file written after every epoch. A run that
     finds its own goes on from there, with the result of an unbroken one; identity and recipe tell whose it is.
+    shared: what frozen parts give for all images, by the `train` of the phase that learns on it.
     Raises ValueError where a split or the recipe is empty, FloatingPointError where the loss is no longer a number.
     """
     _check(examples, recipe)
@@ -97,7 +101,9 @@ def train(
             stretch = None  # lets go of its activations
             if epoch == 0:
                 load_state(network, best or network.state_dict())
-            stretch = _start(network, examples, recipe, phase, setting, report, state if epoch else None)
+            stored = (shared or {}).get(phase.train)
+            stored = stored and activations.of_rows(stored, examples)
+            stretch = _start(network, examples, recipe, phase, setting, report, state if epoch else None, stored)
         figures = _solve(stretch) if phase.train == stages.HEAD else _learn(stretch, epoch, number)
         row = {"epoch": number, "phase": phase.name, **figures, "seconds": time.perf_counter() - started}
         row["best"] = row["validation_loss"] < min((old["validation_loss"] for old in history), default=math.inf)
@@ -153,16 +159,21 @@ def _start(
     setting: activations.Setting,
     report: Report,
     resumed: checkpoints.State | None,
+    stored: activations.Remembered | None,
 ) -> _Stretch:
-    """Freeze what does not learn and, where that pays, run it once for all epochs. resumed: amid a phase."""
+    """Freeze what does not learn and, where that pays, run it once for all epochs, if it is not stored already."""
     frozen, learning = stages.split(network, phase.train)
     networks.freeze(network, train=phase.train)
     classes = len(network.get_submodule(stages.head_name(network)).weight)
     loss = loss_function(examples.labels[examples.train], classes, recipe.label_smoothing, setting.device)
     if phase.train == stages.HEAD:
-        inputs = activations.remember(frozen, examples, setting, phase.epochs, report)
+        inputs = stored or activations.remember(frozen, examples, setting, phase.epochs, report)
         return _Stretch(phase, network, examples, recipe, setting.device, loss, learning, inputs, None)
-    inputs = activations.prepare(frozen, examples, setting, epochs=phase.epochs, copies=recipe.copies, report=report)
+    if stored:
+        inputs = activations.inputs_from(stored, examples, setting)
+    else:
+        how = {"epochs": phase.epochs, "copies": recipe.copies, "report": report}
+        inputs = activations.prepare(frozen, examples, setting, **how)
     optimizer = torch.optim.AdamW(
         learning.parameters(),
         phase.learning_rate,
@@ -271,6 +282,7 @@ def fit(
     *,
     folder: Path,
     report: Report = print,
+    shared: Shared | None = None,
 ) -> Model:
     """A new network, trained on the images of these views, and its card.
 
@@ -288,9 +300,8 @@ def fit(
     identity = json.dumps([card, asdict(recipe)])
     checkpoint = folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.safetensors"
     examples = Examples(images, labels, *rows)
-    history = train(
-        network, examples, recipe, device, cache=folder, checkpoint=checkpoint, identity=identity, report=report
-    )
+    kept = {"cache": folder, "checkpoint": checkpoint, "identity": identity}
+    history = train(network, examples, recipe, device, **kept, report=report, shared=shared)
     return Model(network, card | {"training": asdict(recipe), "history": history.to_dict("records")})
 
 
@@ -304,6 +315,7 @@ def main() -> None:
     parser.add_argument("--views", nargs="*", help="the views to learn from; all, if not given")
     parser.add_argument("--image-height", type=int, default=224, help="px")
     parser.add_argument("--image-width", type=int, default=384, help="px")
+    parser.add_argument("--crop", action="store_true", help="cut each photo out around what lies on the belt")
     parser.add_argument("--device", default="auto", help='"auto", "cpu", "cuda", "mps"')
     parser.add_argument("--recipe", type=json.loads, default={}, help="fields of Recipe as JSON, as a card holds them")
     wanted = parser.parse_args()
@@ -313,6 +325,8 @@ def main() -> None:
         dataset = catalog.load(wanted.data_archive)
         network = networks.build(wanted.architecture, len(dataset.classes), "none")
         size = networks.input_size(network, wanted.architecture, wanted.image_height, wanted.image_width)
+        if wanted.crop:
+            dataset = crops.find(dataset, crops.empty_views(dataset), size[1] / size[0])
         recipe = Recipe(**_DEFAULT_RECIPE | wanted.recipe)
         folder = wanted.output_archive.parent / "checkpoints"
         model = fit(

@@ -1,0 +1,138 @@
+"""Repeated grouped stratified cross-validation: every item is tested, by networks that have not seen it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.model_selection import StratifiedGroupKFold
+
+from helpers import activations, calibration, evaluation, fusing, networks, predict, stages, training
+from helpers.arrays import Array
+from helpers.catalog import Dataset
+from helpers.images import Examples, rows_where
+from helpers.recipes import Recipe
+
+
+class Candidate(NamedTuple):
+    """A way to be judged: a network for each group of views, trained the same way; see `training.fit`."""
+
+    architecture: str
+    weights: str
+    groups: list[list[str]]
+    recipe: Recipe
+
+
+def divide(dataset: Dataset, folds: int, repeats: int, seed: int) -> Iterator[tuple[int, int, Dataset]]:
+    """(repeat, fold, data set) whose test split is that fold; of the others, one in `folds` - 1 items validates.
+
+    All images of an item are in one split, and every label has about its share of each.
+    Raises ValueError for less than 3 folds, or more than a label has items.
+    Source: Kohavi (1995), A Study of Cross-Validation and Bootstrap for Accuracy Estimation and Model Selection.
+    """
+    fewest = dataset.catalog.groupby("label")["item"].nunique().min()
+    if not 3 <= folds <= fewest:
+        raise ValueError(f"folds={folds} must be from 3 to {fewest}, as many as the rarest label has items")
+    for repeat in range(repeats):
+        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed + repeat)
+        catalog = dataset.catalog
+        number = np.empty(len(catalog), int)
+        for fold, (_, rows) in enumerate(splitter.split(catalog, catalog["label"], catalog["item"])):
+            number[rows] = fold
+        for fold in range(folds):
+            split = np.select([number == fold, number == (fold + 1) % folds], ["test", "validation"], "train")
+            yield repeat, fold, dataset._replace(catalog=catalog.assign(split=split))
+
+
+def predictions(
+    candidate: Candidate,
+    dataset: Dataset,
+    images: Array,
+    device: torch.device,
+    *,
+    folds: int,
+    repeats: int,
+    folder: Path,
+    report: Callable[[str], None] = print,
+) -> pd.DataFrame:
+    """What networks that had not seen them say of all images, and of items with their views fused, in every repeat.
+
+    As `evaluation.predictions`, calibrated and fused on each fold's validation items, with columns repeat and fold.
+    What the frozen part gives is computed once for all folds. folder: for checkpoints; a broken run goes on there.
+    """
+    shared, tables = _share(candidate, dataset, images, device, folder, report), []
+    for repeat, fold, divided in divide(dataset, folds, repeats, candidate.recipe.seed):
+        answered = _answers(candidate, divided, images, device, folder, shared)
+        equal_or_learned = fusing.choose(answered["validation"], dataset.classes, candidate.recipe.seed)
+        table = fusing.with_fused(answered["test"], dataset.classes, equal_or_learned)
+        right = (evaluation.final(table)["label"] == evaluation.final(table)["predicted"]).mean()
+        report(f"{candidate.architecture}, repeat {repeat + 1}, fold {fold + 1} of {folds}: {right:.3f} right")
+        tables.append(table.assign(repeat=repeat, fold=fold))
+    return pd.concat(tables, ignore_index=True)
+
+
+def figures(predicted: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy by view: a row for each fold of each repeat, and below them mean and spread (standard deviation).
+
+    The spread is that of whole repeats where there are several, else that of folds.
+    """
+    right = predicted.assign(right=predicted["label"] == predicted["predicted"])
+    each = right.groupby(["repeat", "fold", "view"], sort=False)["right"].mean().unstack()
+    whole = right.groupby(["repeat", "view"], sort=False)["right"].mean().unstack()[each.columns]
+    ends = pd.DataFrame({"mean": whole.mean(), "spread": (whole if len(whole) > 1 else each).std()}).T
+    named = each.set_axis([f"repeat {repeat + 1}, fold {fold + 1}" for repeat, fold in each.index])
+    return pd.concat([named, ends]).rename_axis(columns=None)
+
+
+def _share(
+    candidate: Candidate,
+    dataset: Dataset,
+    images: Array,
+    device: torch.device,
+    folder: Path,
+    report: Callable[[str], None],
+) -> training.Shared:
+    """What the frozen part of each phase gives for all images, where all of it fits into memory."""
+    recipe, everything = candidate.recipe, np.arange(len(images))
+    torch.manual_seed(recipe.seed)
+    network = networks.build(candidate.architecture, len(dataset.classes), candidate.weights).to(device)
+    examples = Examples(images, np.zeros(len(images), int), everything, everything)
+    setting = activations.Setting(recipe.seed, recipe.normalization, device, folder)
+    shared = {}
+    for phase in recipe.phases:
+        frozen, _ = stages.split(network, phase.train)
+        solved = phase.train == stages.HEAD
+        copies = phase.epochs if solved or recipe.copies is None else recipe.copies
+        copies = copies if solved else min(copies, activations.MOST_COPIES)
+        if copies and activations.fits(frozen, examples, setting, copies):
+            shared[phase.train] = activations.remember(frozen, examples, setting, copies, report)
+    return shared
+
+
+def _answers(
+    candidate: Candidate,
+    dataset: Dataset,
+    images: Array,
+    device: torch.device,
+    folder: Path,
+    shared: training.Shared,
+) -> dict[str, pd.DataFrame]:
+    """Calibrated answers for the validation and the test images of one fold, by newly trained networks."""
+    architecture, weights, groups, recipe = candidate
+    labels = dataset.catalog["label"].map(dataset.classes.index).to_numpy()
+    parts: dict[str, list[pd.DataFrame]] = {"validation": [], "test": []}
+    for views in groups:
+        how = {"folder": folder, "report": len, "shared": shared}
+        network = training.fit(architecture, weights, dataset, images, views, recipe, device, **how).network
+        heat = 1.0
+        for split, tables in parts.items():
+            rows = rows_where(dataset.catalog, split=split, view=views)
+            found = predict.probabilities(network, images, rows, device, normalization=recipe.normalization)
+            heat = calibration.temperature(found, labels[rows]) if split == "validation" else heat
+            sure = calibration.with_temperature(found, heat)
+            tables.append(evaluation.predictions(dataset.catalog.iloc[rows], sure, dataset.classes))
+    return {split: pd.concat(tables, ignore_index=True) for split, tables in parts.items()}

@@ -1,0 +1,90 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from helpers import crossvalidation, images, recipes
+from helpers.crossvalidation import Candidate
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def many(make_dataset, tmp_path_factory):
+    """Twelve red and nine blue items, seen from two sides."""
+    generator, pictures = np.random.default_rng(0), []
+    for label, count in (("blue", 9), ("red", 12)):
+        for number in range(count):
+            for view in ("side", "top"):
+                picture = generator.integers(0, 120, (32, 32, 3), dtype=np.uint8)
+                picture[..., 0 if label == "red" else 2] += 120
+                pictures.append((label, view, f"{label}{number}", "train", picture))
+    return make_dataset(tmp_path_factory.mktemp("many") / "data.zip", pictures)
+
+
+def test_every_item_is_tested_once_in_each_repeat_and_never_stands_in_two_splits(many):
+    divided = list(crossvalidation.divide(many, 3, 2, seed=0))
+    assert [(repeat, fold) for repeat, fold, _ in divided] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+    for repeat in (0, 1):
+        catalogs = [data.catalog for number, _, data in divided if number == repeat]
+        tested = np.concatenate([images.rows_where(catalog, split="test") for catalog in catalogs])
+        assert sorted(tested) == list(range(len(many.catalog)))
+    for _, _, data in divided:
+        assert (data.catalog.groupby("item")["split"].nunique() == 1).all()
+        counts = data.catalog.groupby(["split", "label"])["item"].nunique().unstack()
+        assert (counts.to_numpy() == [[3, 4]] * 3).all()  # stratified: 9 and 12 items in thirds
+    first, again = divided[0][2], divided[3][2]
+    assert (first.catalog["split"] != again.catalog["split"]).any()
+
+
+@pytest.mark.parametrize("folds", [2, 10])
+def test_too_few_or_too_many_folds_are_refused(many, folds):
+    with pytest.raises(ValueError, match=f"folds={folds} must be from 3 to 9"):
+        next(crossvalidation.divide(many, folds, 1, seed=0))
+
+
+def candidate(phases, **extras):
+    return Candidate("small_cnn", "none", [["side", "top"]], recipes.Recipe(phases, 8, 0, **extras))
+
+
+def answers(many, candidate, folder, **changes):
+    pixels = images.load_images(many, 32, 32)
+    lines = []
+    how = {"folds": 3, "repeats": 1, "folder": folder, "report": lines.append} | changes
+    return crossvalidation.predictions(candidate, many, pixels, CPU, **how), lines
+
+
+def test_all_images_and_items_are_answered_by_networks_that_have_not_seen_them(many, tmp_path):
+    table, lines = answers(many, candidate([recipes.Phase("head", "head", 1)]), tmp_path)
+    assert table.groupby("view").size().to_dict() == {"side": 21, "top": 21, "fused": 21}
+    assert set(table.loc[table["view"] != "fused", "path"]) == set(many.catalog["path"])
+    assert (table["label"] == table["predicted"]).mean() > 0.8  # colors are told apart by any features
+    assert sum("Running the frozen part once" in line for line in lines) == 1  # for all folds together
+
+
+def test_shared_activations_give_what_each_fold_would_have_computed(many, tmp_path, monkeypatch):
+    phases = [recipes.Phase("head", "head", 1), recipes.Phase("tuned", "last stage", 2, 0.001)]
+    shared, _ = answers(many, candidate(phases, copies=1), tmp_path / "a")
+    monkeypatch.setattr(crossvalidation.activations, "fits", lambda *_: False)
+    alone, lines = answers(many, candidate(phases, copies=1), tmp_path / "b")
+    assert not any("Running the frozen part once" in line for line in lines)
+    pd.testing.assert_frame_equal(shared, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_figures_are_those_of_each_fold_with_mean_and_spread():
+    rows = [(0, 0, 1.0), (0, 0, 1.0), (0, 1, 0.0), (0, 1, 1.0), (1, 0, 0.0), (1, 0, 1.0), (1, 1, 0.0), (1, 1, 0.0)]
+    table = pd.DataFrame(rows, columns=["repeat", "fold", "right"]).assign(view="side", label="a")
+    table["predicted"] = np.where(table["right"] == 1, "a", "b")
+    found = crossvalidation.figures(table)["side"]
+    assert found.to_dict() == pytest.approx(
+        {
+            "repeat 1, fold 1": 1.0,
+            "repeat 1, fold 2": 0.5,
+            "repeat 2, fold 1": 0.5,
+            "repeat 2, fold 2": 0.0,
+            "mean": 0.5,  # of 0.75 and 0.25
+            "spread": np.std([0.75, 0.25], ddof=1),
+        }
+    )
+    one = crossvalidation.figures(table[table["repeat"] == 0])["side"]
+    assert one["spread"] == pytest.approx(np.std([1.0, 0.5], ddof=1))
