@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from helpers import uncertainty
 from helpers.plots import PALETTE, grid
 
 
@@ -108,6 +109,26 @@ def costs(thresholds: pd.DataFrame, ways: pd.DataFrame, title: str) -> Figure:
     trade.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
     trade.legend(fontsize=8, loc="lower right")
     for axis in (cost, trade):
+        axis.grid(alpha=0.25)
+    figure.suptitle(title, fontweight="bold")
+    return figure
+
+
+def robustness(table: pd.DataFrame, count: int, title: str) -> Figure:
+    """Accuracy against the strength of each corruption, a panel each, with 95 % intervals.
+
+    table: accuracies, a row for each kind, a column for each strength from 0 on. count: of items that were answered.
+    """
+    columns = 3
+    figure, axes = grid(-(-len(table) // columns), columns, 2.3)
+    for axis in axes.flat[len(table) :]:
+        axis.axis("off")
+    for axis, (kind, values) in zip(axes.flat, table.iterrows(), strict=False):
+        ends = [uncertainty.wilson(round(value * count), count) for value in values]
+        axis.fill_between(values.index, *zip(*ends, strict=True), color=PALETTE[1], alpha=0.15, linewidth=0)
+        axis.plot(values.index, values, "o-", color=PALETTE[1], markersize=4)
+        axis.set(ylim=(0, 1.02), title=kind, xlabel="strength (0: as it is)", ylabel="accuracy")
+        axis.set_xticks(list(values.index))
         axis.grid(alpha=0.25)
     figure.suptitle(title, fontweight="bold")
     return figure

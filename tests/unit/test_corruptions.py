@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+import torch
+
+from helpers import corruptions
+
+
+def photos():
+    """(2, 3, 160, 64) uint8: noise on a ramp from left to right."""
+    generator = np.random.default_rng(0)
+    ramp = np.linspace(60, 200, 64) + generator.normal(0, 12, (2, 3, 160, 64))
+    return torch.from_numpy(ramp.clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("kind", corruptions.KINDS)
+def test_each_strength_spoils_more_than_the_one_before(kind):
+    images = photos()
+    spoilt = [corruptions.corrupt(images, kind, strength) for strength in (0, *corruptions.STRENGTHS)]
+    assert all(one.shape == images.shape and one.dtype == torch.uint8 for one in spoilt)
+    assert torch.equal(spoilt[0], images)
+    harm = [(one.float() - images.float()).abs().mean().item() for one in spoilt]
+    assert harm == sorted(harm)
+    assert harm[1] > 0
+
+
+@pytest.mark.parametrize("kind", corruptions.KINDS)
+def test_the_same_photos_are_spoilt_the_same_way(kind):
+    assert torch.equal(corruptions.corrupt(photos(), kind, 3), corruptions.corrupt(photos(), kind, 3))
+
+
+def test_darkness_takes_light_and_a_shift_moves_down_and_to_the_right():
+    images = photos()
+    assert torch.equal(corruptions.corrupt(images, "darkness", 2), (images * 0.7).round().byte())
+    moved = corruptions.corrupt(images, "shift", 5)  # 15 percent of 160 px
+    assert torch.equal(moved[..., 24:, 24:], images[..., :-24, :-24])
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="choose of blur, noise, darkness"):
+        corruptions.corrupt(photos(), "rain", 1)
