@@ -19,7 +19,7 @@ RAW_DATA ?= $(if $(wildcard transfer/raw-data.zip),transfer/raw-data.zip,sample)
 ifeq ($(RAW_DATA),sample)
 ARCHITECTURES ?= [small_cnn, mobilenet_v3_small]
 WEIGHTS ?= none
-TRAINING ?= -y '{image_height: 144, image_width: 256, fine_tuning_epochs: 24, fine_tuning_rate: 0.002}'
+TRAINING ?= -y '{image_height: 128, image_width: 128, fine_tuning_epochs: 24, fine_tuning_rate: 0.002}'
 else
 ARCHITECTURES ?= [resnet18, efficientnet_b0, mobilenet_v3_large]
 WEIGHTS ?= imagenet
@@ -37,7 +37,7 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@PATH="$$PATH:$(CURDIR)/$(BIN)" uv pip install --python $(BIN)/python --quiet --constraint constraints.txt \
-		$(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND)) --editable '.[dev]'
+		$(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND)) --editable '.[dev,onnx]'
 	@touch $@
 
 run: $(READY)
@@ -98,7 +98,7 @@ stamp:
 
 # make pins  find the newest versions that fit pyproject.toml and write them to constraints.txt
 pins:
-	@uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --quiet \
+	@uv pip compile pyproject.toml --extra dev --extra onnx --universal --python-version 3.11 --upgrade --quiet \
 		--no-annotate --no-header --no-emit-index-url --no-emit-find-links --output-file constraints.txt
 
 clean:

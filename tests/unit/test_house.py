@@ -20,7 +20,8 @@ FLOORS = {  # the plan in the README, the only place where it is written down
 }
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PINS = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines()]
-DIRECT = [Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
+EXTRAS = PROJECT["optional-dependencies"]
+DIRECT = [Requirement(line) for line in PROJECT["dependencies"] + EXTRAS["dev"] + EXTRAS["onnx"]]
 
 
 def tree(module):
@@ -75,7 +76,7 @@ def test_what_takes_arrays_and_tables_knows_no_networks(module):
 
 def test_conda_gives_python_and_everything_else_comes_from_the_package_and_its_pins():
     python, *others = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    assert others == ["pip", {"pip": ["--constraint constraints.txt", "--editable .[dev]"]}]
+    assert others == ["pip", {"pip": ["--constraint constraints.txt", "--editable .[dev,onnx]"]}]
     range_ = Requirement(python)
     assert range_.name == "python"
     assert str(min(range_.specifier, key=lambda part: part.version)) == PROJECT["requires-python"]

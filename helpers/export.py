@@ -1,0 +1,115 @@
+"""The chosen network as an ONNX file, for a line that runs without PyTorch; checked against PyTorch."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from helpers import compute
+from helpers.arrays import Array
+from helpers.images import batches
+from helpers.networks import Model, without_inplace
+
+OPSET = 18
+_BATCH_SIZE = 32
+_TIMED = 20  # single images
+
+
+class Checked(NamedTuple):
+    """difference: the largest of any probability. The medians of one image at a time, in milliseconds."""
+
+    difference: float
+    onnx_ms: float
+    torch_ms: float
+
+
+class _Whole(nn.Module):
+    """From pixels (N, 3, H, W) in 0..255 to calibrated probabilities (N, C): nothing is left to be done outside."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.network = compute.fold_norms(without_inplace(model.network).eval())
+        self.temperature = model.card["temperature"]
+        for name, value in model.card["normalization"].items():
+            self.register_buffer(name, torch.tensor(value).view(1, 3, 1, 1) * 255)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return (self.network((pixels - self.mean) / self.deviation) / self.temperature).softmax(1)
+
+
+def available() -> bool:
+    """Whether the extra is installed: `pip install 'helpers[onnx]'`."""
+    return all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
+
+
+def to_onnx(model: Model, path: str | Path) -> Path:
+    """Write the network with its normalization, its temperature and the softmax, opset OPSET; whole or not at all.
+
+    Input pixels: (N, 3, H, W) float32 in 0..255, N free, H and W as in the card, already cut out. Output
+    probabilities: (N, C).
+    Raises RuntimeError where the extra is missing or the network cannot be exported.
+    """
+    if not available():
+        raise RuntimeError("ONNX needs an extra: pip install 'helpers[onnx]'")
+    path, size = Path(path), model.card["input"]
+    example = torch.zeros(2, 3, size["height"], size["width"])
+    unfinished = path.with_name(f".{path.name}.unfinished.onnx")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the exporter about itself
+            program = torch.onnx.export(
+                _Whole(model).eval(),
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["pixels"],
+                output_names=["probabilities"],
+                dynamic_shapes=({0: torch.export.Dim("images")},),
+                verbose=False,
+            )
+        program.save(unfinished, external_data=False)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+def check(path: str | Path, model: Model, images: Array, rows: np.ndarray) -> Checked:
+    """ONNX Runtime beside PyTorch, both in float32 on the CPU, on these rows of the images (N, 3, H, W) uint8."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    whole = _Whole(model).eval().to(memory_format=torch.channels_last)
+
+    def by_onnx(pixels: torch.Tensor) -> np.ndarray:
+        return session.run(None, {"pixels": pixels.numpy()})[0]
+
+    def by_torch(pixels: torch.Tensor) -> np.ndarray:
+        with torch.inference_mode():
+            return whole(pixels.contiguous(memory_format=torch.channels_last)).numpy()
+
+    parts = [images[batch].float() for batch in batches(rows, _BATCH_SIZE)]
+    difference = max(float(np.abs(by_onnx(part) - by_torch(part)).max()) for part in parts)
+    one = parts[0][:1]
+    return Checked(difference, *(_milliseconds(lambda run=run: run(one)) for run in (by_onnx, by_torch)))
+
+
+def _milliseconds(run: Callable[[], object]) -> float:
+    times = []
+    for _ in range(_TIMED + 3):
+        started = time.perf_counter()
+        run()
+        times.append((time.perf_counter() - started) * 1000)
+    return float(np.median(times[3:]))

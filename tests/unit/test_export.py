@@ -1,0 +1,69 @@
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from helpers import export, networks
+
+NORMALIZATION = {"mean": [0.4, 0.5, 0.6], "deviation": [0.2, 0.25, 0.3]}
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    card = {"input": {"height": 32, "width": 48}, "normalization": NORMALIZATION, "temperature": 1.7}
+    return networks.Model(networks.build("mobilenet_v3_small", 3, "none").eval(), card)
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    return export.to_onnx(model, tmp_path_factory.mktemp("onnx") / "deep" / "model.onnx")
+
+
+def noise(count):
+    return torch.randint(0, 256, (count, 3, 32, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_file_gives_the_probabilities_of_pytorch_for_any_number_of_images(model, exported):
+    for count in (1, 35):
+        checked = export.check(exported, model, noise(count), np.arange(count))
+        assert checked.difference < 1e-5
+        assert checked.onnx_ms > 0
+        assert checked.torch_ms > 0
+
+
+def test_normalization_and_temperature_are_inside(model, exported):
+    import onnxruntime
+
+    pixels = noise(2).float()
+    session = onnxruntime.InferenceSession(str(exported), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"pixels": pixels.numpy()})
+    mean, deviation = (torch.tensor(NORMALIZATION[name]).view(1, 3, 1, 1) for name in ("mean", "deviation"))
+    with torch.no_grad():
+        expected = (model.network((pixels / 255 - mean) / deviation) / 1.7).softmax(1)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_its_opset_is_the_stated_one_and_all_is_in_one_file(exported):
+    loaded = onnx.load(exported)
+    assert {opset.domain: opset.version for opset in loaded.opset_import}[""] == export.OPSET
+    assert [path.name for path in exported.parent.iterdir()] == ["model.onnx"]
+
+
+def test_without_the_extra_it_says_what_to_install(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(RuntimeError, match=r"pip install 'helpers\[onnx\]'"):
+        export.to_onnx(model, tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_that_cannot_be_exported_leaves_nothing_behind(model, tmp_path):
+    class Odd(torch.nn.Module):
+        def forward(self, images):
+            return json.loads("[")
+
+    with pytest.raises(Exception):  # noqa: B017, PT011 - whatever the exporter raises
+        export.to_onnx(networks.Model(Odd(), model.card), tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
