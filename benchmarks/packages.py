@@ -1,116 +1,106 @@
-"""Accuracy and attribution on a set of packages, over several seeds: runs notebooks 01 to 03, writes docs/results.md.
+"""Accuracy and attribution on a set of packages: runs notebooks 01 to 03, writes docs/results.md.
 
-python benchmarks/packages.py packages.zip --weights '{mobilenet_v2: a.pth, squeezenet1_1: b.pth}'
+python benchmarks/packages.py packages.zip --weights '{mobilenet_v2: a.pth}' --training '{folds: 5, repeats: 2}'
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 from pathlib import Path
 
 import pandas as pd
 import papermill
 import yaml
-from pages import markdown, put_section
+from pages import machine, markdown, put_section
 
-from helpers import catalog, session
-from helpers.archives import Archive
+from helpers import crossvalidation, evaluation, regions, session
 
 NOTEBOOKS = session.root() / "notebooks"
-PAGE = """The set of "Industrial Quality Control of Packages": 152 packages, each seen by two cameras; 17 of them
-annotated with damage boxes, which always stand in the test split. {networks} start from ImageNet; their parameters in
-notebook 02: {recipe}.
+PAGE = """The set of "Industrial Quality Control of Packages": {items} packages, each seen by two cameras; 17 of them
+annotated with damage boxes. {networks} from ImageNet; parameters of notebook 02: {recipe}.
 
-### Test accuracy, mean and spread (standard deviation) over {seeds} seeds
+### Every package tested, by networks that have not seen it
+
+Accuracy in grouped stratified cross-validation; fused: one answer for a package from both views. The spread is the
+standard deviation over whole repeats, or over folds where there is one repeat. The interval is Wilson's, of the first
+repeat.
 
 {accuracy}
 
-Every seed draws another split and tests {items} items, so one item is {step:.3f} of the accuracy: differences of that
-order say nothing about the networks.
+Every fold:
 
-### Share of the attribution inside the damage boxes
+{folds}
 
-Integrated Gradients of the networks trained on all views, on the annotated test photos; mean over photos and seeds.
+### Where the networks look
+
+{explained} test photos with damage boxes, maps laid over the whole photo; times its area: share of the positive
+attribution in the box over the box's share of the photo (1 is chance); pointed: pointing game. 95 % intervals.
 
 {attribution}
 
-Times its area is the share of the attribution inside the box over the box's share of the area: 1 is chance.
-
-Made by `make results`; every seed's figures stand in `results-packages.csv`.
+{machine}. Made by `make results`.
 """
 
 
 def main() -> None:
-    """Run all seeds and write the page and its table into docs/."""
+    """Run the notebooks and write the section; what was run before is kept."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("raw_data", type=Path)
     parser.add_argument("--weights", type=yaml.safe_load, required=True)
     parser.add_argument("--training", type=yaml.safe_load, default={}, help="parameters of notebook 02")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--specialists", action="store_true", help="train a network for each view, too")
     parser.add_argument("--folder", type=Path, default=session.root() / "transfer" / "results")
-    arguments = parser.parse_args()
-    accuracy, attribution = [], []
-    for per_view in (False, True) if arguments.specialists else (False,):
-        for seed in range(arguments.seeds):
-            tables = run(arguments, seed, per_view)
-            accuracy.append(tables[0].assign(seed=seed, trained="a specialist a view" if per_view else "all views"))
-            attribution += [table.assign(seed=seed) for table in tables[1:]]
-    write(pd.concat(accuracy), pd.concat(attribution), arguments)
-
-
-def run(arguments: argparse.Namespace, seed: int, per_view: bool) -> list[pd.DataFrame]:
-    """The comparison of one run, and the attribution where one network saw all views. What was run before is kept."""
-    folder = arguments.folder / f"{seed}-{'specialists' if per_view else 'shared'}"
+    wanted = parser.parse_args()
+    folder = wanted.folder / "packages"
     folder.mkdir(parents=True, exist_ok=True)
-    data, models, table = (str(folder / name) for name in ("data.zip", "models.zip", "attribution.csv"))
-    training = {"data_archive": data, "output_archive": models, "seed": seed, "per_view": per_view}
-    training |= {"architectures": list(arguments.weights), "weights": arguments.weights} | arguments.training
-    steps = [
-        ("01-DataPreparation", data, {"raw_data": str(arguments.raw_data), "seed": seed, "output_archive": data}),
-        ("02-ModelTraining", models, training),
-    ]
-    if not per_view:
-        explaining = {"data_archive": data, "models_archive": models, "output_table": table, "images_per_view": 12}
-        steps.append(("03-ModelInterpretability", table, explaining))
-    for name, result, parameters in steps:
-        if not Path(result).exists():
-            print(f"seed {seed}, {folder.name}: {name}", flush=True)
-            papermill.execute_notebook(
-                NOTEBOOKS / f"{name}.ipynb", folder / f"{name}.ipynb", parameters, progress_bar=False
-            )
-    with Archive(models) as archive:
-        comparison = pd.read_csv(io.BytesIO(archive.read("comparison.csv")))
-    return [comparison] if per_view else [comparison, pd.read_csv(table)]
+    names = ("data.zip", "models.zip", "folds.csv", "attribution.csv", "labels-to-review.csv")
+    data, models, folds, table, review = (str(folder / name) for name in names)
+    training = {"data_archive": data, "output_archive": models, "folds_table": folds, "review_table": review}
+    training |= {"architectures": list(wanted.weights), "weights": wanted.weights} | wanted.training
+    explaining = {"data_archive": data, "models_archive": models, "output_table": table, "images_per_view": 20}
+    run("01-DataPreparation", data, {"raw_data": str(wanted.raw_data.resolve()), "output_archive": data})
+    run("02-ModelTraining", models, training)
+    run("03-ModelInterpretability", table, explaining)
+    write(pd.read_csv(folds, dtype={"item": str}), pd.read_csv(table, dtype={"item": str}), wanted)
 
 
-def write(accuracy: pd.DataFrame, attribution: pd.DataFrame, arguments: argparse.Namespace) -> None:
-    """docs/results.md from all runs, and the figures of each in docs/results-packages.csv."""
-    docs = session.root() / "docs"
-    accuracy.round(4).to_csv(docs / "results-packages.csv", index=False)
-    views = [column for column in accuracy if column.startswith("accuracy ")]
-    means = accuracy.groupby(["network", "trained"], sort=False)[views].agg(["mean", "std"])
-    cells = {
-        view.removeprefix("accuracy "): means[view].apply(lambda row: f"{row['mean']:.3f} ± {row['std']:.3f}", axis=1)
-        for view in views
-    }
-    shares = attribution[attribution["region"] == "damage box"].groupby(["network", "view"])
-    shares = shares[["attribution", "area"]].mean()
-    shares["times its area"] = shares["attribution"] / shares["area"]
-    tested = catalog.load(arguments.folder / "0-shared" / "data.zip").catalog.query("split == 'test'")
-    items = tested["item"].nunique()
-    recipe = ", ".join(f"{name} {value}" for name, value in arguments.training.items())
+def run(name: str, result: str, parameters: dict) -> None:
+    """Run a notebook, if its result is not there yet; the executed one lies beside it."""
+    if not Path(result).exists():
+        print(name, flush=True)
+        output = Path(result).with_name(f"{name}.ipynb")
+        papermill.execute_notebook(NOTEBOOKS / f"{name}.ipynb", output, parameters, progress_bar=False)
+
+
+def write(answers: pd.DataFrame, attribution: pd.DataFrame, wanted: argparse.Namespace) -> None:
+    """The section of docs/results.md."""
+    tables = {name: crossvalidation.figures(part) for name, part in answers.groupby("network", sort=False)}
+    rows = []
+    for name, part in answers[answers["repeat"] == 0].groupby("network", sort=False):
+        classes = sorted(part["label"].unique())
+        ends = evaluation.scores(part, classes, 0).set_index("view")
+        for view in tables[name]:
+            mean, spread = tables[name].loc[["mean", "spread"], view]
+            interval = f"{ends['accuracy low'][view]:.3f} to {ends['accuracy high'][view]:.3f}"
+            rows.append((name, view, f"{mean:.3f} ± {spread:.3f}", interval, ends["tested"][view]))
+    columns = ["network", "view", "accuracy", "95 % interval", "tested"]
+    boxed = attribution[attribution["region"] == "damage box"]
+    looked = evaluation.as_text(regions.summary(boxed, ["network", "view", "method"], seed=0))
+    looked = looked.drop(columns="overlap").round(3).set_index("network")
     page = PAGE.format(
-        networks=", ".join(arguments.weights),
-        recipe=recipe or "the defaults",
-        seeds=arguments.seeds,
-        accuracy=markdown(pd.DataFrame(cells)),
-        items=items,
-        step=1 / items,
-        attribution=markdown(shares.round(3)),
+        items=answers["item"].nunique(),
+        networks=", ".join(wanted.weights),
+        recipe=", ".join(f"{name} {value}" for name, value in wanted.training.items()) or "the defaults",
+        accuracy=markdown(pd.DataFrame(rows, columns=columns).set_index("network")),
+        folds=markdown(pd.concat(tables, axis=1).round(3).rename_axis("fold").set_axis(_named(tables), axis=1)),
+        explained=boxed["path"].nunique(),
+        attribution=markdown(looked),
+        machine=machine("torch", "torchvision", "captum", "scikit-learn"),
     )
-    put_section(docs / "results.md", "Real packages, seen from the side and from the top", page)
+    put_section(session.root() / "docs" / "results.md", "Real packages, seen from the side and from the top", page)
+
+
+def _named(tables: dict[str, pd.DataFrame]) -> list[str]:
+    return [f"{name}, {view}" for name, table in tables.items() for view in table]
 
 
 if __name__ == "__main__":
