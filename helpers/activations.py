@@ -47,9 +47,12 @@ class Remembered(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """Seed of the augmentation, normalization, device, and where activations go: memory up to a limit, or a folder."""
+    """How images are augmented and normalized, on which device, and where activations go: memory up to a limit, or a
+    folder.
+    """
 
     seed: int
+    augmentation: str
     normalization: dict[str, list[float]]
     device: torch.device
     cache: Path
@@ -136,7 +139,8 @@ def _live(run: Function, examples: Examples, setting: Setting, copies: int) -> I
 
     def training_inputs(epoch: int, positions: torch.Tensor) -> torch.Tensor:
         pixels = images[train[positions]].to(setting.device)
-        return run(normalize(augment(pixels, drawn(epoch % copies)[positions]), **setting.normalization))
+        pixels = augment(pixels, drawn(epoch % copies)[positions], setting.augmentation)
+        return run(normalize(pixels, **setting.normalization))
 
     def validation_inputs(positions: torch.Tensor) -> torch.Tensor:
         return run(normalize(images[validation[positions]].to(setting.device), **setting.normalization))
@@ -154,7 +158,7 @@ def _remember(run: Function, source: tuple[Array, np.ndarray], setting: Setting,
     """(copies * rows, ...) of rows of images, in memory or, where the frozen part's digest is given, in a file."""
     images, rows = source
     shape = (copies * len(rows), *_shape(run, images, setting))
-    facts = [_FORMAT, digest, setting.seed, setting.normalization, shape, setting.device.type, torch.__version__]
+    facts = [_FORMAT, digest, *setting[:3], shape, setting.device.type, torch.__version__]
     name = f"activations-{_pixels_digest(images, rows, json.dumps(facts))[:32]}.npy" if digest else ""
     file = setting.cache / name
     distributed.wait()  # all processes must find the file, or none
@@ -174,7 +178,7 @@ def _compute(run: Function, images: Array, rows: np.ndarray, setting: Setting, c
         numbers = chances(len(rows), setting.seed, copy)
         for positions in batches(np.arange(len(rows)), _BATCH_SIZE * distributed.processes()):
             own = distributed.share(positions)
-            pixels = augment(images[rows[own.numpy()]].to(setting.device), numbers[own])
+            pixels = augment(images[rows[own.numpy()]].to(setting.device), numbers[own], setting.augmentation)
             values = run(normalize(pixels, **setting.normalization)).clamp(-_HALF_MAX, _HALF_MAX).half()
             yield distributed.gather(values, len(positions)).cpu()
 

@@ -87,3 +87,12 @@ def load(file: Path, key: str) -> State | None:
         index, _, slot = name.partition(".")
         slots.setdefault(int(index), {})[slot] = tensor
     return State(json.loads(metadata["history"]), parts["best"], parts["network"], slots)
+
+
+def describe_epoch(row: dict, epochs: int) -> str:
+    """One line for a log: what was learned in an epoch, and whether it is the best so far."""
+    return (
+        f"epoch {row['epoch']:3d}/{epochs} {row['phase']:<12} loss {row['train_loss']:.3f} validation "
+        f"{row['validation_loss']:.3f}  accuracy {row['train_accuracy']:.3f} validation "
+        f"{row['validation_accuracy']:.3f}  {row['seconds']:5.1f} s{'  best' if row['best'] else ''}"
+    )

@@ -101,7 +101,7 @@ def _share(
     torch.manual_seed(recipe.seed)
     network = networks.build(candidate.architecture, len(dataset.classes), candidate.weights).to(device)
     examples = Examples(images, np.zeros(len(images), int), everything, everything)
-    setting = activations.Setting(recipe.seed, recipe.normalization, device, folder)
+    setting = activations.Setting(recipe.seed, recipe.augmentation, recipe.normalization, device, folder)
     shared = {}
     for phase in recipe.phases:
         frozen, _ = stages.split(network, phase.train)

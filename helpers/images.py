@@ -21,7 +21,10 @@ from helpers.checks import threaded
 from helpers.photos import decode
 
 _DECODING = 2  # raise it when decoding or resizing gives other pixels: then no file of before is found again
-_TURN_DEGREES, _SHIFT, _ZOOM, _LIGHT = 3.0, 0.04, 0.05, 0.15  # small enough that no damage leaves the image or appears
+AUGMENTATIONS = {  # degrees of turn, share of zoom, of shift (of half the image) and of light and contrast, at most
+    "gentle": (3.0, 0.05, 0.04, 0.15),  # so little that nothing leaves a whole photo
+    "strong": (12.0, 0.15, 0.06, 0.3),  # for what was cut out with a rim around it
+}
 
 
 Box = Sequence[float]  # left, top, right, bottom
@@ -97,16 +100,18 @@ def chances(count: int, seed: int, copy: int) -> torch.Tensor:
     return torch.rand(count, 7, generator=torch.Generator().manual_seed(seed * 10_000 + copy))
 
 
-def augment(images: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+def augment(images: torch.Tensor, numbers: torch.Tensor, augmentation: str = "gentle") -> torch.Tensor:
     """Each image flipped left to right or not, turned, shifted, zoomed and lit a little anew: float in 0..255.
 
     images: (N, 3, H, W) uint8 or float. numbers: (N, 7) of `chances`; 0.5 everywhere leaves an image as it is.
+    augmentation: a name of AUGMENTATIONS.
     Nothing here makes a damaged thing intact or the reverse: what the turn uncovers is filled by mirroring.
     """
     if (numbers == 0.5).all():
         return images.float()
     count, _, height, width = images.shape
-    extents = torch.tensor([1, _TURN_DEGREES, _ZOOM, _SHIFT, _SHIFT, _LIGHT, _LIGHT])
+    turn, zoom, shift, light = AUGMENTATIONS[augmentation]
+    extents = torch.tensor([1, turn, zoom, shift, shift, light, light])
     mirror, turn, zoom, across, down, light, contrast = ((numbers * 2 - 1) * extents).unbind(1)
     angle, zoom, flip = torch.deg2rad(turn), 1 + zoom, torch.where(mirror < 0, -1.0, 1.0)
     cosine, sine, aspect = torch.cos(angle) * zoom, torch.sin(angle) * zoom, height / width

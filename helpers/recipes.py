@@ -40,6 +40,7 @@ class Recipe:
     patience: epochs without a lower validation loss that end a phase. keep_norms: see `networks.training_mode`; False
     for a network that starts from nothing. normalization: see `images.normalize`.
     copies: augmented copies of which the frozen part's activations are remembered; see `activations.prepare`.
+    augmentation: how far they go from the image, a name of `images.AUGMENTATIONS`.
     """
 
     phases: Sequence[Phase]
@@ -50,6 +51,7 @@ class Recipe:
     patience: int = 8
     keep_norms: bool = True
     copies: int | None = None
+    augmentation: str = "gentle"
     normalization: dict[str, list[float]] = field(default_factory=lambda: IMAGENET_NORMALIZATION)
 
 

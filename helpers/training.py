@@ -41,11 +41,7 @@ from helpers.images import Examples, batches, load_images, rows_where
 from helpers.networks import Model, load_state
 from helpers.recipes import Loss, Phase, Recipe, learning_rate_factor, loss_function, next_epoch, rounds
 
-_DEFAULT_RECIPE = {
-    "phases": [("head", "head", 4), ("fine-tuning", "last stage", 12, 2e-4)],
-    "batch_size": 16,
-    "seed": 0,
-}
+_DEFAULT_PHASES = [("head", "head", 4), ("fine-tuning", "last stage", 12, 2e-4)]
 _SOLVED_ROWS = 8192  # of features at once
 _FIRST_SCALE = 1024.0  # of float16 gradients, at the beginning of an epoch
 
@@ -93,7 +89,7 @@ def train(
     network.to(device, memory_format=torch.channels_last)
     state = _resume(checkpoint, key, network, report)
     history, best, stretch = state.history, state.best, None
-    setting = activations.Setting(recipe.seed, recipe.normalization, device, cache)
+    setting = activations.Setting(recipe.seed, recipe.augmentation, recipe.normalization, device, cache)
     while upcoming := next_epoch(history, recipe):
         phase, epoch = upcoming
         number, started = len(history) + 1, time.perf_counter()
@@ -102,7 +98,6 @@ def train(
             if epoch == 0:
                 load_state(network, best or network.state_dict())
             stored = (shared or {}).get(phase.train)
-            stored = stored and activations.of_rows(stored, examples)
             stretch = _start(network, examples, recipe, phase, setting, report, state if epoch else None, stored)
         figures = _solve(stretch) if phase.train == stages.HEAD else _learn(stretch, epoch, number)
         row = {"epoch": number, "phase": phase.name, **figures, "seconds": time.perf_counter() - started}
@@ -110,7 +105,7 @@ def train(
         history.append(row)
         if row["best"]:
             best = {name: tensor.cpu().clone() for name, tensor in network.state_dict().items()}
-        report(describe_epoch(row, sum(rounds(phase) for phase in recipe.phases)))
+        report(checkpoints.describe_epoch(row, sum(rounds(phase) for phase in recipe.phases)))
         if checkpoint and distributed.is_first():
             checkpoints.save(checkpoint, key, history, best, network, stretch.optimizer)
     load_state(network, best)
@@ -142,15 +137,6 @@ def seed_epoch(seed: int, number: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 10_000 + number)
 
 
-def describe_epoch(row: dict, epochs: int) -> str:
-    """One line for a log: what was learned in an epoch, and whether it is the best so far."""
-    return (
-        f"epoch {row['epoch']:3d}/{epochs} {row['phase']:<12} loss {row['train_loss']:.3f} validation "
-        f"{row['validation_loss']:.3f}  accuracy {row['train_accuracy']:.3f} validation "
-        f"{row['validation_accuracy']:.3f}  {row['seconds']:5.1f} s{'  best' if row['best'] else ''}"
-    )
-
-
 def _start(
     network: nn.Module,
     examples: Examples,
@@ -162,6 +148,7 @@ def _start(
     stored: activations.Remembered | None,
 ) -> _Stretch:
     """Freeze what does not learn and, where that pays, run it once for all epochs, if it is not stored already."""
+    stored = stored and activations.of_rows(stored, examples)
     frozen, learning = stages.split(network, phase.train)
     networks.freeze(network, train=phase.train)
     classes = len(network.get_submodule(stages.head_name(network)).weight)
@@ -314,7 +301,7 @@ def main() -> None:
     parser.add_argument("--weights", default="imagenet", help='"imagenet", "none" or a path')
     parser.add_argument("--views", nargs="*", help="the views to learn from; all, if not given")
     parser.add_argument("--image-height", type=int, default=224, help="px")
-    parser.add_argument("--image-width", type=int, default=384, help="px")
+    parser.add_argument("--image-width", type=int, default=224, help="px")
     parser.add_argument("--crop", action="store_true", help="cut each photo out around what lies on the belt")
     parser.add_argument("--device", default="auto", help='"auto", "cpu", "cuda", "mps"')
     parser.add_argument("--recipe", type=json.loads, default={}, help="fields of Recipe as JSON, as a card holds them")
@@ -327,7 +314,7 @@ def main() -> None:
         size = networks.input_size(network, wanted.architecture, wanted.image_height, wanted.image_width)
         if wanted.crop:
             dataset = crops.find(dataset, crops.empty_views(dataset), size[1] / size[0])
-        recipe = Recipe(**_DEFAULT_RECIPE | wanted.recipe)
+        recipe = Recipe(**{"phases": _DEFAULT_PHASES, "batch_size": 16, "seed": 0} | wanted.recipe)
         folder = wanted.output_archive.parent / "checkpoints"
         model = fit(
             wanted.architecture,
@@ -340,9 +327,7 @@ def main() -> None:
             folder=folder,
         )
         if distributed.is_first():
-            best = (
-                pd.DataFrame(model.card["history"]).query("best").iloc[[-1]].set_index(pd.Index([wanted.architecture]))
-            )
+            best = pd.DataFrame(model.card["history"]).query("best").tail(1).set_axis([wanted.architecture])
             print(networks.save_models(wanted.output_archive, {wanted.architecture: model}, best))
             shutil.rmtree(folder)
     finally:

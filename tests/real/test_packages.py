@@ -37,19 +37,20 @@ def folder(tmp_path_factory):
         output_archive=models,
         architectures=ARCHITECTURES,
         weights={name: str(SHARED / "weights" / f"{name}-imagenet.pth") for name in ARCHITECTURES},
-        image_height=216,
-        image_width=384,
+        image_height=192,
+        image_width=192,
         head_copies=2,
-        fine_tuning_epochs=6,
-        batch_size=8,
-        fine_tuning_rate=0.00005,
+        fine_tuning_epochs=8,
+        review_table=str(folder / "labels-to-review.csv"),
+        folds_table=str(folder / "folds.csv"),
     )
     run(
         "03-ModelInterpretability",
         data_archive=data,
         models_archive=models,
         output_table=str(folder / "attribution.csv"),
-        images_per_view=8,
+        images_per_view=6,
+        tested_per_network=2,
         steps=16,
     )
     return folder
@@ -73,6 +74,6 @@ def test_a_network_from_imagenet_beats_always_answering_the_same(folder):
 
 def test_attribution_is_measured_for_both_networks_and_views_in_all_regions(folder):
     table = pd.read_csv(folder / "attribution.csv")
-    found = table.groupby(["network", "view"])["region"].unique().map(set)
-    assert len(found) == 4
+    found = table.groupby(["network", "method", "view"])["region"].unique().map(set)
+    assert len(found) == 2 * 5 * 2
     assert all(regions == {"damage box", "carton", "belt"} for regions in found)

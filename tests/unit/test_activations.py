@@ -55,7 +55,7 @@ def examples():
 
 @pytest.fixture
 def setting(tmp_path):
-    return Setting(3, networks.IMAGENET_NORMALIZATION, CPU, tmp_path / "cache")
+    return Setting(3, "gentle", networks.IMAGENET_NORMALIZATION, CPU, tmp_path / "cache")
 
 
 def prepare(frozen, examples, setting, **options):

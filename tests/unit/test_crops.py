@@ -96,4 +96,4 @@ def test_a_resized_crop_is_the_part_of_the_photo(line):
     ramp = np.zeros((10, 20, 3), np.uint8)
     ramp[:, 10:] = 200
     part = images.resize(Image.fromarray(ramp), 5, 5, (10, 0, 20, 10))
-    assert torch.equal(part[..., 1:], torch.full((3, 5, 4), 200, dtype=torch.uint8))  # the first mixes with its neighbor
+    assert torch.equal(part[..., 1:], torch.full((3, 5, 4), 200, dtype=torch.uint8))  # the first is mixed

@@ -90,6 +90,14 @@ def test_the_numbers_that_change_nothing_change_nothing_on_the_long_way_either()
     torch.testing.assert_close(images.augment(pixels, numbers)[0], pixels[0].float(), atol=0.01, rtol=0)
 
 
+def test_strong_augmentation_goes_further_the_same_way_and_an_unmoved_image_stays(dataset):
+    loaded = images.load_images(dataset, 20, 32)
+    numbers = images.chances(32, 0, 1)
+    gentle, strong = (images.augment(loaded, numbers, name) for name in ("gentle", "strong"))
+    assert (strong - loaded).abs().mean() > 1.5 * (gentle - loaded).abs().mean()
+    assert torch.equal(images.augment(loaded, images.chances(32, 0, 0), "strong"), loaded.float())
+
+
 def test_augmenting_keeps_shape_and_range_and_the_images_themselves():
     pixels = torch.randint(0, 256, (16, 3, 12, 20), dtype=torch.uint8, generator=seeded(0))
     before = pixels.clone()

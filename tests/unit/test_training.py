@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from helpers import images, networks, predict, recipes, training
+from helpers import checkpoints, images, networks, predict, recipes, training
 from helpers.images import Examples
 from helpers.recipes import Phase, Recipe
 
@@ -328,10 +328,10 @@ def test_the_history_has_a_row_an_epoch_and_a_report_a_line(eight, recipe):
 def test_a_line_of_the_log_says_what_an_epoch_learned():
     row = {"epoch": 3, "phase": "frozen", "train_loss": 0.51, "train_accuracy": 0.75, "validation_loss": 0.625}
     row |= {"validation_accuracy": 0.5, "seconds": 12.34, "best": True}
-    assert training.describe_epoch(row, 15) == (
+    assert checkpoints.describe_epoch(row, 15) == (
         "epoch   3/15 frozen       loss 0.510 validation 0.625  accuracy 0.750 validation 0.500   12.3 s  best"
     )
-    assert training.describe_epoch(row | {"best": False}, 15).endswith("12.3 s")
+    assert checkpoints.describe_epoch(row | {"best": False}, 15).endswith("12.3 s")
 
 
 def test_training_leaves_the_random_numbers_of_others_alone(eight, recipe):
