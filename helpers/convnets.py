@@ -66,7 +66,7 @@ def fast_resnet(classes: int) -> nn.Sequential:
     Source: Page (2018), How to Train Your ResNet, with He et al. (2016) for the residual blocks.
     """
     return nn.Sequential(
-        *(RandomFlip(), RandomShift(4)),
+        *(RandomFlip(), RandomShift(4), RandomCutout(8)),
         *_convolution(3, 32),
         *(*_convolution(32, 64), nn.MaxPool2d(2), Residual(64)),
         *(*_convolution(64, 128), nn.MaxPool2d(2), Residual(128)),
@@ -150,6 +150,28 @@ class RandomShift(nn.Module):
         rows = (starts[0] + torch.arange(height, device=images.device))[:, :, None]
         columns = (starts[1] + torch.arange(width, device=images.device))[:, None, :]
         return padded[torch.arange(count, device=images.device)[:, None, None], rows, columns].permute(0, 3, 1, 2)
+
+
+class RandomCutout(nn.Module):
+    """In training a square of so many px of each image (N, C, H, W) is set to 0, its mean, at a place of its own.
+
+    Source: DeVries and Taylor (2017), Improved Regularization of Convolutional Neural Networks with Cutout.
+    """
+
+    def __init__(self, side_px: int) -> None:
+        super().__init__()
+        self.side_px = side_px
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """The images, each with its square."""
+        if not self.training:
+            return images
+        inside = []
+        for extent in images.shape[2:]:
+            start = torch.randint(0, max(1, extent - self.side_px + 1), (len(images), 1), device=images.device)
+            place = torch.arange(extent, device=images.device)
+            inside.append((place >= start) & (place < start + self.side_px))
+        return images.masked_fill((inside[0][:, :, None] & inside[1][:, None, :])[:, None], 0.0)
 
 
 def _convolution(before: int, after: int) -> list[nn.Module]:

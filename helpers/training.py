@@ -32,6 +32,7 @@ from helpers import (
     evaluation,
     heads,
     networks,
+    recipes,
     session,
     stages,
 )
@@ -161,12 +162,7 @@ def _start(
     else:
         how = {"epochs": phase.epochs, "copies": recipe.copies, "report": report}
         inputs = activations.prepare(frozen, examples, setting, **how)
-    optimizer = torch.optim.AdamW(
-        learning.parameters(),
-        phase.learning_rate,
-        weight_decay=recipe.weight_decay,
-        fused=setting.device.type in ("cpu", "cuda"),
-    )
+    optimizer = recipes.optimizer(learning.parameters(), recipe, phase.learning_rate, setting.device)
     if resumed:
         checkpoints.restore(optimizer, resumed)
     learning = distributed.parallel(learning)

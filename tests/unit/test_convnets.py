@@ -5,6 +5,7 @@ from helpers import convnets
 
 GRADIENT = torch.arange(8.0).expand(2, 3, 8, 8)  # brighter to the right
 LAYERS = [convnets.RandomFlip(), convnets.RandomRotation(20.0), convnets.RandomZoom(0.2), convnets.RandomShift(2)]
+LAYERS.append(convnets.RandomCutout(3))
 
 
 @pytest.mark.parametrize("name", convnets.NETWORKS)
@@ -68,6 +69,16 @@ def test_a_shift_moves_by_whole_pixels_and_mirrors_the_rim():
     torch.manual_seed(0)
     rows = {tuple(image[0, 0].tolist()) for image in convnets.RandomShift(1)(GRADIENT.repeat(16, 1, 1, 1))}
     assert rows == {(0, 1, 2, 3, 4, 5, 6, 7), (1, 2, 3, 4, 5, 6, 7, 6), (1, 0, 1, 2, 3, 4, 5, 6)}
+
+
+def test_a_cutout_covers_one_square_of_each_image_wherever_it_may_lie():
+    torch.manual_seed(0)
+    covered = convnets.RandomCutout(3)(torch.ones(64, 3, 8, 8)) == 0
+    assert (covered.sum((1, 2, 3)) == 3 * 9).all()
+    assert (covered.any(2).sum(2) == 3).all()
+    assert (covered.any(3).sum(2) == 3).all()
+    assert len({tuple(one.flatten().tolist()) for one in covered[:, 0]}) > 20
+    assert (convnets.RandomCutout(9)(torch.ones(2, 3, 8, 8)) == 0).all()  # larger than the image
 
 
 def test_a_quarter_turn_makes_columns_rows(monkeypatch):

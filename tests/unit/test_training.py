@@ -133,6 +133,34 @@ def test_a_run_interrupted_in_any_epoch_goes_on_to_the_result_of_an_unbroken_one
     assert [file.name for file in checkpoint.parent.iterdir()] == ["checkpoint.safetensors"]
 
 
+def test_momentum_goes_on_where_it_was_interrupted(eight, recipe, tmp_path):
+    def interrupt(line):
+        if line.startswith("epoch   3/"):
+            raise KeyboardInterrupt
+
+    recipe = dataclasses.replace(recipe, momentum=0.9)
+    network, resumed, checkpoint = small(), small(), tmp_path / "checkpoint.safetensors"
+    history = run(network, eight, recipe)
+    with pytest.raises(KeyboardInterrupt):
+        run(small(), eight, recipe, checkpoint=checkpoint, report=interrupt)
+    pd.testing.assert_frame_equal(
+        comparable(run(resumed, eight, recipe, checkpoint=checkpoint)), comparable(history), check_exact=True
+    )
+    assert same(resumed, network)
+
+
+def test_the_optimizer_is_adamw_or_with_momentum_that_of_nesterov(recipe):
+    weight = torch.nn.Parameter(torch.ones(2))
+    adam = recipes.optimizer([weight], dataclasses.replace(recipe, weight_decay=0.3), 0.02, CPU)
+    assert (type(adam), adam.defaults["lr"], adam.defaults["weight_decay"]) == (torch.optim.AdamW, 0.02, 0.3)
+    heavy = recipes.optimizer([weight], dataclasses.replace(recipe, weight_decay=0.0, momentum=0.5), 0.1, CPU)
+    for _ in range(2):
+        weight.grad = torch.tensor([1.0, 2.0])
+        heavy.step()
+    # steps of 1.5 and 1.75 gradients: the gradient, and half of the velocity, which was 1 and is 1.5
+    torch.testing.assert_close(weight.detach(), 1 - 0.1 * 3.25 * torch.tensor([1.0, 2.0]))
+
+
 def test_a_finished_run_is_not_trained_again(eight, recipe, unbroken, tmp_path):
     checkpoint, lines = tmp_path / "checkpoint.safetensors", []
     first = run(small(), eight, recipe, checkpoint=checkpoint)
