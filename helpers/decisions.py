@@ -96,5 +96,16 @@ def choose(probabilities: np.ndarray, damaged: np.ndarray, costs: Costs) -> Deci
     return Decision(float(tried[low]), float(tried[high]))
 
 
+def in_words(decision: Decision, defect: str) -> str:
+    """What to do by the probability of that defect, as a sentence's part: "pass below 0.12, reject from 0.80 on, ..."."""
+    low, high = decision
+    if low == math.inf:
+        return f"{PASS} everything, whatever the probability of {defect}"
+    parts = [f"{PASS} below {low:.2f} probability of {defect}"] if low > 0 else []
+    parts += [f"{REJECT} from {high:.2f} on"] if high < math.inf else []
+    parts += [f"{INSPECT} {'the rest' if parts else 'everything'}"] if low < high else []
+    return ", ".join(parts)
+
+
 def _share(hits: np.ndarray) -> float:
     return float(hits.mean()) if len(hits) else math.nan

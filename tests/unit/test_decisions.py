@@ -82,3 +82,18 @@ def test_negative_costs_are_refused(costs):
 def test_without_validation_data_there_is_no_decision():
     with pytest.raises(ValueError, match="there are none"):
         decisions.choose(np.array([]), np.array([], bool), Costs(1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("way", "words"),
+    [
+        ((0.12, 0.8), "pass below 0.12 probability of torn, reject from 0.80 on, inspect the rest"),
+        ((0.5, 0.5), "pass below 0.50 probability of torn, reject from 0.50 on"),
+        ((0.3, math.inf), "pass below 0.30 probability of torn, inspect the rest"),
+        ((0.0, 0.7), "reject from 0.70 on, inspect the rest"),
+        ((0.0, math.inf), "inspect everything"),
+        ((math.inf, math.inf), "pass everything, whatever the probability of torn"),
+    ],
+)
+def test_a_decision_is_told_in_words(way, words):
+    assert decisions.in_words(Decision(*way), "torn") == words

@@ -1,5 +1,8 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom
 
 from helpers import uncertainty
 
@@ -79,3 +82,20 @@ def test_several_figures_are_drawn_together():
     low, high = uncertainty.bootstrap(lambda rows: values[rows].mean(0), range(20), seed=0)
     alone = uncertainty.bootstrap(lambda rows: values[rows, 1].mean(), range(20), seed=0)
     assert (low[1], high[1]) == alone
+
+
+def test_the_bootstrap_covers_the_truth_about_as_often_as_it_says():
+    generator, covered = np.random.default_rng(0), []
+    for seed in range(200):
+        values = generator.exponential(1.0, 60)  # skew, as costs are
+        low, high = uncertainty.bootstrap(lambda rows, values=values: values[rows].mean(), range(60), seed, rounds=300)
+        covered.append(low <= 1.0 <= high)
+    assert 0.88 <= np.mean(covered) <= 0.98
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 20))
+def test_mcnemar_is_the_binomial_test_of_the_cases_that_tell(first_only, second_only, both):
+    first = np.repeat([True, False, True], [first_only, second_only, both])
+    second = np.repeat([False, True, True], [first_only, second_only, both])
+    tails = 2 * binom.cdf(min(first_only, second_only), first_only + second_only, 0.5)
+    assert uncertainty.mcnemar(first, second) == pytest.approx(min(1.0, tails))
