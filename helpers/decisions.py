@@ -97,7 +97,7 @@ def choose(probabilities: np.ndarray, damaged: np.ndarray, costs: Costs) -> Deci
 
 
 def in_words(decision: Decision, defect: str) -> str:
-    """What to do by the probability of that defect, as a sentence's part: "pass below 0.12, reject from 0.80 on, ..."."""
+    """What to do by the probability of that defect: "pass below 0.12 probability of torn, inspect the rest"."""
     low, high = decision
     if low == math.inf:
         return f"{PASS} everything, whatever the probability of {defect}"
