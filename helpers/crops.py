@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -42,9 +43,12 @@ def find(dataset: Dataset, empty: dict[str, str] | None, aspect: float) -> Datas
     """
     if not empty:
         return dataset
-    masks = things(dataset, empty, *_LOOK_PX)
-    sizes = zip(dataset.catalog["width"], dataset.catalog["height"], strict=True)
-    boxes = [list(crop_box(mask, *size, aspect)) for mask, size in zip(masks, sizes, strict=True)]
+    table = dataset.catalog
+    boxes = [
+        [0.0, 0.0, float(width), float(height)] for width, height in zip(table["width"], table["height"], strict=True)
+    ]
+    for row, mask in _masks(dataset, empty):
+        boxes[row] = list(crop_box(mask, table["width"].iloc[row], table["height"].iloc[row], aspect))
     return dataset._replace(catalog=dataset.catalog.assign(crop=boxes), empty=empty)
 
 
@@ -55,14 +59,9 @@ def whole(dataset: Dataset) -> Dataset:
 
 def things(dataset: Dataset, empty: dict[str, str], height: int, width: int) -> np.ndarray:
     """(N, height, width) bool: where the thing is in each whole photo; nowhere, where the view has no empty one."""
-    pixels = load_images(whole(dataset), *_LOOK_PX)
-    masks = np.zeros((len(pixels), height, width), bool)
-    for view, picture in empty.items():
-        rows, nothing = rows_where(dataset.catalog, view=view), _pixels(picture)
-        for start in range(0, len(rows), _CHUNK):
-            chunk = rows[start : start + _CHUNK]
-            found = carton_masks(pixels[torch.as_tensor(chunk)], nothing)
-            masks[chunk] = [_resized(mask, height, width) for mask in found]
+    masks = np.zeros((len(dataset.catalog), height, width), bool)
+    for row, mask in _masks(dataset, empty):
+        masks[row] = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
     return masks
 
 
@@ -88,11 +87,17 @@ def to_photos(maps: np.ndarray, catalog: pd.DataFrame, height: int, width: int) 
     return placed
 
 
+def _masks(dataset: Dataset, empty: dict[str, str]) -> Iterator[tuple[int, np.ndarray]]:
+    """Row number and mask of _LOOK_PX, for the photos of all views with an empty one."""
+    pixels = load_images(whole(dataset), *_LOOK_PX)
+    for view, picture in empty.items():
+        rows, nothing = rows_where(dataset.catalog, view=view), _pixels(picture)
+        for start in range(0, len(rows), _CHUNK):
+            chunk = rows[start : start + _CHUNK]
+            yield from zip(chunk.tolist(), carton_masks(pixels[torch.as_tensor(chunk)], nothing), strict=True)
+
+
 def _pixels(picture: str) -> torch.Tensor:
     """(3, h, w) of a JPEG in base64."""
     with Image.open(io.BytesIO(base64.b64decode(picture))) as opened:
         return torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1).float()
-
-
-def _resized(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))

@@ -17,6 +17,8 @@ from helpers.catalog import Dataset
 from helpers.images import Examples, rows_where
 from helpers.recipes import Recipe
 
+_VALIDATION_PARTS = 7  # of the items that are not tested, one part validates: what learns is scarce
+
 
 class Candidate(NamedTuple):
     """A way to be judged: a network for each group of views, trained the same way; see `training.fit`."""
@@ -28,24 +30,29 @@ class Candidate(NamedTuple):
 
 
 def divide(dataset: Dataset, folds: int, repeats: int, seed: int) -> Iterator[tuple[int, int, Dataset]]:
-    """(repeat, fold, data set) whose test split is that fold; of the others, one in `folds` - 1 items validates.
+    """(repeat, fold, data set) whose test split is that fold; of the other items a seventh validates.
 
     All images of an item are in one split, and every label has about its share of each.
     Raises ValueError for less than 3 folds, or more than a label has items.
     Source: Kohavi (1995), A Study of Cross-Validation and Bootstrap for Accuracy Estimation and Model Selection.
     """
-    fewest = dataset.catalog.groupby("label")["item"].nunique().min()
+    catalog = dataset.catalog
+    fewest = catalog.groupby("label")["item"].nunique().min()
     if not 3 <= folds <= fewest:
         raise ValueError(f"folds={folds} must be from 3 to {fewest}, as many as the rarest label has items")
     for repeat in range(repeats):
-        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed + repeat)
-        catalog = dataset.catalog
-        number = np.empty(len(catalog), int)
-        for fold, (_, rows) in enumerate(splitter.split(catalog, catalog["label"], catalog["item"])):
-            number[rows] = fold
-        for fold in range(folds):
-            split = np.select([number == fold, number == (fold + 1) % folds], ["test", "validation"], "train")
+        for fold, (others, tested) in enumerate(_parts(catalog, folds, seed + repeat)):
+            rest = catalog.iloc[others]
+            parts = min(_VALIDATION_PARTS, rest.groupby("label")["item"].nunique().min())
+            _, validating = next(_parts(rest, parts, seed + repeat))
+            split = np.full(len(catalog), "train", object)
+            split[tested], split[others[validating]] = "test", "validation"
             yield repeat, fold, dataset._replace(catalog=catalog.assign(split=split))
+
+
+def _parts(catalog: pd.DataFrame, count: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    return splitter.split(catalog, catalog["label"], catalog["item"])
 
 
 def predictions(

@@ -32,7 +32,9 @@ def test_every_item_is_tested_once_in_each_repeat_and_never_stands_in_two_splits
     for _, _, data in divided:
         assert (data.catalog.groupby("item")["split"].nunique() == 1).all()
         counts = data.catalog.groupby(["split", "label"])["item"].nunique().unstack()
-        assert (counts.to_numpy() == [[3, 4]] * 3).all()  # stratified: 9 and 12 items in thirds
+        assert (counts.loc["test"] == [3, 4]).all()  # stratified: 9 and 12 items in thirds
+        assert (counts.loc["validation"] >= 1).all()
+        assert (counts.loc["train"] >= [4, 6]).all()
     first, again = divided[0][2], divided[3][2]
     assert (first.catalog["split"] != again.catalog["split"]).any()
 
