@@ -33,7 +33,7 @@ def empty_view(images: torch.Tensor) -> torch.Tensor:
     return images[:: max(1, len(images) // 64)].float().median(0).values
 
 
-def crop_box(mask: np.ndarray, width: int, height: int, aspect: float) -> tuple[float, float, float, float]:
+def crop_box(mask: np.ndarray, width: float, height: float, aspect: float) -> tuple[float, float, float, float]:
     """(left, top, right, bottom) in px of the photo: around the thing, with a rim, and of that aspect.
 
     mask: (h, w) bool, the thing in the photo, seen at any size. width, height: of the photo in px. aspect: width over
@@ -41,7 +41,7 @@ def crop_box(mask: np.ndarray, width: int, height: int, aspect: float) -> tuple[
     anything but the thing is to be seen, it is the whole photo.
     """
     if not _SMALLEST < mask.mean() < _LARGEST:
-        return 0.0, 0.0, float(width), float(height)
+        return 0.0, 0.0, width, height
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     down, across = height / mask.shape[0], width / mask.shape[1]
     top, bottom, left, right = rows[0] * down, (rows[-1] + 1) * down, columns[0] * across, (columns[-1] + 1) * across

@@ -43,12 +43,10 @@ def find(dataset: Dataset, empty: dict[str, str] | None, aspect: float) -> Datas
     """
     if not empty:
         return dataset
-    table = dataset.catalog
-    boxes = [
-        [0.0, 0.0, float(width), float(height)] for width, height in zip(table["width"], table["height"], strict=True)
-    ]
+    sizes = dataset.catalog[["width", "height"]].to_numpy(float).tolist()
+    boxes = [[0.0, 0.0, *size] for size in sizes]
     for row, mask in _masks(dataset, empty):
-        boxes[row] = list(crop_box(mask, table["width"].iloc[row], table["height"].iloc[row], aspect))
+        boxes[row] = list(crop_box(mask, *sizes[row], aspect))
     return dataset._replace(catalog=dataset.catalog.assign(crop=boxes), empty=empty)
 
 

@@ -56,6 +56,13 @@ def test_what_is_loaded_is_what_was_cut_out(line):
     assert (middle[:, 0] > 180).all()
 
 
+def test_what_is_cut_out_may_be_as_high_as_the_photo(line):
+    dataset, _ = line
+    found = crops.find(dataset, crops.empty_views(dataset), 0.2)  # so narrow that it needs all the height there is
+    assert {(box[1], box[3]) for box in found.catalog["crop"]} == {(0, 180)}
+    assert load_images(found, 50, 10).shape == (18, 3, 50, 10)
+
+
 def test_one_photo_of_the_line_is_cut_out_as_in_the_data_set(line):
     from helpers.archives import Archive
 
