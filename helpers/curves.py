@@ -114,6 +114,25 @@ def costs(thresholds: pd.DataFrame, ways: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
+def deletion_and_insertion(curves: dict[str, tuple[np.ndarray, np.ndarray]], title: str) -> Figure:
+    """The probability of the true class while pixels go and while they come, most important first, for each method.
+
+    curves: by method, both (M,) from no pixel to all of them, as the means of `faithfulness.deletion_and_insertion`.
+    """
+    figure, axes = grid(1, 2, 3.4)
+    names = ("deletion: lower is better", "insertion: higher is better")
+    for side, (axis, name) in enumerate(zip(axes[0], names, strict=True)):
+        for index, (method, both) in enumerate(curves.items()):
+            share = np.linspace(0, 1, len(both[side]))
+            label = f"{method}: {both[side].mean():.2f}"
+            axis.plot(share, both[side], color=PALETTE[index % len(PALETTE)], label=label)
+        axis.set(xlabel="share of the pixels", ylabel="probability", xlim=(0, 1), ylim=(0, 1.02), title=name)
+        axis.grid(alpha=0.25)
+        axis.legend(fontsize=8, title="mean of the curve")
+    figure.suptitle(title, fontweight="bold")
+    return figure
+
+
 def robustness(table: pd.DataFrame, count: int, title: str) -> Figure:
     """Accuracy against the strength of each corruption, a panel each, with 95 % intervals.
 

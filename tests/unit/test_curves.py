@@ -99,3 +99,12 @@ def test_robustness_draws_each_corruption_with_the_intervals_of_its_accuracies()
     heights = blur.collections[0].get_paths()[0].vertices[:, 1]
     assert (heights.min(), heights.max()) == pytest.approx((0.237, 0.982), abs=1e-3)  # Wilson, 5 and 9 of 10
     assert not any(axis.axison for axis in others)
+
+
+def test_deletion_and_insertion_are_drawn_for_each_method_with_their_means():
+    curve = np.array([1.0, 0.5, 0.0])
+    figure = curves.deletion_and_insertion({"one": (curve, curve[::-1]), "two": (curve * 0.2, curve)}, "By importance")
+    deletion, insertion = figure.axes
+    assert deletion.lines[0].get_xydata().tolist() == [[0, 1], [0.5, 0.5], [1, 0]]
+    assert insertion.lines[0].get_ydata().tolist() == [0, 0.5, 1]
+    assert [text.get_text() for text in deletion.get_legend().get_texts()] == ["one: 0.50", "two: 0.10"]
