@@ -19,7 +19,7 @@ RAW_DATA ?= $(if $(wildcard transfer/raw-data.zip),transfer/raw-data.zip,sample)
 ifeq ($(RAW_DATA),sample)
 ARCHITECTURES ?= [small_cnn, mobilenet_v3_small]
 WEIGHTS ?= none
-TRAINING ?= -y '{image_height: 128, image_width: 128, fine_tuning_epochs: 24, fine_tuning_rate: 0.002}'
+TRAINING ?= -y '{image_height: 128, image_width: 128, batch_size: 16, fine_tuning_epochs: 24, fine_tuning_rate: 0.002}'
 else
 ARCHITECTURES ?= [resnet18, efficientnet_b0, mobilenet_v3_large]
 WEIGHTS ?= imagenet

@@ -285,6 +285,8 @@ def region_shares(table: pd.DataFrame, title: str) -> Figure:
 
     table: columns network, view, region, attribution, area (0 to 1).
     """
+    if table.empty:
+        return _note("No region is known: neither damage boxes nor a camera that stands still")
     views, regions = list(dict.fromkeys(table["view"])), list(dict.fromkeys(table["region"]))
     figure, axes = grid(1, len(views), 3.4)
     for axis, view in zip(axes[0], views, strict=True):

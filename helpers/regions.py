@@ -94,7 +94,8 @@ def summary(table: pd.DataFrame, by: list[str], seed: int) -> pd.DataFrame:
         row |= {"times": times, "times low": ends.low[0], "times high": ends.high[0]}
         row |= {"pointed": part["pointed"].mean(), "pointed low": hits.low, "pointed high": hits.high}
         rows.append(row | {"overlap": overlap, "overlap low": ends.low[1], "overlap high": ends.high[1]})
-    return pd.DataFrame(rows)
+    ends = [f"{name}{end}" for name in ("times", "pointed", "overlap") for end in ("", " low", " high")]
+    return pd.DataFrame(rows, columns=[*by, "images", "attribution", "area", *ends])
 
 
 def looked_at(summaries: pd.DataFrame, by: list[str]) -> pd.Series:

@@ -65,6 +65,15 @@ def test_the_summary_is_the_share_of_attribution_over_that_of_the_area_with_its_
     assert (row["pointed"], row["pointed low"]) == pytest.approx((1, 0.912), abs=1e-3)  # Wilson, 40 of 40
 
 
+def test_without_any_region_there_is_nothing_to_sum_up():
+    nowhere = np.zeros((2, 2, 2), bool)
+    empty = regions.region_table(MAPS, {"damage box": nowhere}).assign(item="", method="")
+    found = regions.summary(empty, ["method", "region"], seed=0)
+    assert found.empty
+    assert {"method", "region", "times low", "pointed"} <= set(found)
+    assert regions.looked_at(found, ["method"]).empty
+
+
 def test_it_looks_at_the_region_with_most_for_its_area_if_that_is_surely_more_than_chance():
     rows = [table([0.5, 0.6] * 9, 0.1), table([0.4, 0.5] * 9, 0.3, "carton"), table([0.0, 0.1] * 9, 0.6, "belt")]
     found = regions.summary(pd.concat(rows).assign(method="a"), ["method", "region"], seed=0)
