@@ -17,7 +17,7 @@ from helpers import crossvalidation, evaluation, regions, session
 
 NOTEBOOKS = session.root() / "notebooks"
 PAGE = """The set of "Industrial Quality Control of Packages": {items} packages, each seen by two cameras; 17 of them
-annotated with damage boxes. {networks} from ImageNet; parameters of notebook 02: {recipe}.
+annotated, of which the 7 damaged ones have damage boxes. {networks} from ImageNet; parameters of notebook 02: {recipe}.
 
 ### Every package tested, by networks that have not seen it
 
