@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import json
 import math
 from pathlib import Path
 
@@ -367,3 +368,16 @@ def test_training_leaves_the_random_numbers_of_others_alone(eight, recipe):
     before = torch.random.get_rng_state()
     run(network, eight, recipe)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_the_command_cuts_photos_out_where_it_is_asked_to(dataset, tmp_path, monkeypatch):
+    recipe = {"phases": [["short", "all", 1, 0.01]], "keep_norms": False}
+    options = ["--architecture", "small_cnn", "--weights", "none", "--image-height", "16", "--image-width", "16"]
+    options += ["--device", "cpu", "--recipe", json.dumps(recipe)]
+    for name, more in (("whole", []), ("cut", ["--crop"])):
+        path = tmp_path / f"{name}.zip"
+        monkeypatch.setattr("sys.argv", ["helpers.training", str(dataset.path), str(path), *options, *more])
+        training.main()
+        card = networks.load_models(path)["small_cnn"].card
+        assert set(card["empty"]) == ({"side", "top"} if more else set())
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["cut.zip", "whole.zip"]
