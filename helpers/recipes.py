@@ -79,7 +79,7 @@ def optimizer(
 ) -> torch.optim.Optimizer:
     """AdamW, or where the recipe has a momentum, stochastic gradient descent with that of Nesterov.
 
-    The first needs little tuning; the second takes longer and finds flatter minima, which pays from nothing.
+    The first needs little tuning; the second takes longer, and learns less by heart.
     Source: Loshchilov and Hutter (2019), Decoupled Weight Decay Regularization; Sutskever et al. (2013), On the
     Importance of Initialization and Momentum in Deep Learning.
     """
