@@ -16,8 +16,8 @@ from pages import machine, markdown, put_section
 from helpers import crossvalidation, evaluation, regions, session
 
 NOTEBOOKS = session.root() / "notebooks"
-PAGE = """The set of "Industrial Quality Control of Packages": {items} packages, each seen by two cameras; 17 of them
-annotated, of which the 7 damaged ones have damage boxes. {networks} from ImageNet; parameters of notebook 02: {recipe}.
+PAGE = """The set of "Industrial Quality Control of Packages": {items} packages, each seen by two cameras; {annotated}
+of them have damage boxes. {networks} from ImageNet; parameters of notebook 02: {recipe}.
 
 ### Every package tested, by networks that have not seen it
 
@@ -88,6 +88,7 @@ def write(answers: pd.DataFrame, attribution: pd.DataFrame, wanted: argparse.Nam
     looked = looked.drop(columns="overlap").round(3).set_index("network")
     page = PAGE.format(
         items=answers["item"].nunique(),
+        annotated=boxed["item"].nunique(),
         networks=", ".join(wanted.weights),
         recipe=", ".join(f"{name} {value}" for name, value in wanted.training.items()) or "the defaults",
         accuracy=markdown(pd.DataFrame(rows, columns=columns).set_index("network")),

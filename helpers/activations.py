@@ -77,7 +77,7 @@ def prepare(
     """
     if not any(True for _ in frozen.parameters()):
         return _live(lambda images: images, examples, setting, copies or epochs)
-    wanted = min(epochs, MOST_COPIES) if copies is None else copies
+    wanted = copies_wanted(epochs, copies)
     run = compute.inference(frozen, setting.device)
     needed, free = _bytes_needed(run, examples, setting, wanted), _free_bytes(setting.cache)
     if wanted and needed <= max(setting.memory_bytes, free / 2):
@@ -85,6 +85,11 @@ def prepare(
     why = f"{wanted} copies take {_gib(needed)}, and {_gib(free)} are free" if wanted else "as asked"
     report(f"The frozen part runs anew in every epoch: {why}")
     return _live(run, examples, setting, copies or epochs)
+
+
+def copies_wanted(epochs: int, copies: int | None) -> int:
+    """How many copies of each image are remembered: as asked for, else one an epoch, at most MOST_COPIES."""
+    return min(epochs, MOST_COPIES) if copies is None else copies
 
 
 def fits(frozen: nn.Module, examples: Examples, setting: Setting, copies: int) -> bool:

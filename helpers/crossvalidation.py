@@ -69,11 +69,13 @@ def predictions(
     """What networks that had not seen them say of all images, and of items with their views fused, in every repeat.
 
     As `evaluation.predictions`, calibrated and fused on each fold's validation items, with columns repeat and fold.
-    What the frozen part gives is computed once for all folds. folder: for checkpoints; a broken run goes on there.
+    What the frozen part gives is computed once for all folds. folder: for a checkpoint
+    of each fold, so that a run that was broken off goes on.
     """
     shared, tables = _share(candidate, dataset, images, device, folder, report), []
     for repeat, fold, divided in divide(dataset, folds, repeats, candidate.recipe.seed):
-        answered = _answers(candidate, divided, images, device, folder, shared)
+        own = folder / f"repeat-{repeat}-fold-{fold}"
+        answered = _answers(candidate, divided, images, device, own, shared)
         equal_or_learned = fusing.choose(answered["validation"], dataset.classes, candidate.recipe.seed)
         table = fusing.with_fused(answered["test"], dataset.classes, equal_or_learned)
         right = (evaluation.final(table)["label"] == evaluation.final(table)["predicted"]).mean()
@@ -113,8 +115,7 @@ def _share(
     for phase in recipe.phases:
         frozen, _ = stages.split(network, phase.train)
         solved = phase.train == stages.HEAD
-        copies = phase.epochs if solved or recipe.copies is None else recipe.copies
-        copies = copies if solved else min(copies, activations.MOST_COPIES)
+        copies = phase.epochs if solved else activations.copies_wanted(phase.epochs, recipe.copies)
         if copies and activations.fits(frozen, examples, setting, copies):
             shared[phase.train] = activations.remember(frozen, examples, setting, copies, report)
     return shared

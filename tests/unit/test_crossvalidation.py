@@ -73,6 +73,15 @@ def test_shared_activations_give_what_each_fold_would_have_computed(many, tmp_pa
     pd.testing.assert_frame_equal(shared, alone, rtol=1e-4, atol=1e-4)
 
 
+def test_a_run_that_was_broken_off_trains_no_fold_twice(many, tmp_path, monkeypatch):
+    way = candidate([recipes.Phase("tuned", "all", 1, 0.001)], keep_norms=False)
+    first, _ = answers(many, way, tmp_path)
+    assert len(list(tmp_path.glob("repeat-0-fold-*/*.safetensors"))) == 3
+    monkeypatch.setattr(crossvalidation.training, "_learn", lambda *_: pytest.fail("it learned again"))
+    again, _ = answers(many, way, tmp_path)
+    pd.testing.assert_frame_equal(again, first)
+
+
 def test_figures_are_those_of_each_fold_with_mean_and_spread():
     rows = [(0, 0, 1.0), (0, 0, 1.0), (0, 1, 0.0), (0, 1, 1.0), (1, 0, 0.0), (1, 0, 1.0), (1, 1, 0.0), (1, 1, 0.0)]
     table = pd.DataFrame(rows, columns=["repeat", "fold", "right"]).assign(view="side", label="a")
