@@ -72,6 +72,18 @@ def total(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
+def chances(count: int, *shape: int, device: torch.device) -> torch.Tensor:
+    """(count, *shape) random numbers in 0..1 for this process's part of a batch.
+
+    Every process draws those of the whole batch and takes its own, so that each image meets the same chance however
+    many processes share the batch.
+    """
+    if processes() == 1:
+        return torch.rand(count, *shape, device=device)
+    rows = int(total(torch.tensor(count, device=device)))
+    return torch.rand(rows, *shape, device=device)[share(torch.arange(rows))]
+
+
 def wait() -> None:
     """Go on when all have come here."""
     if processes() > 1:
@@ -125,8 +137,10 @@ class _BatchNorm(nn.BatchNorm2d):
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-        scale = self.weight * (variance + self.eps).rsqrt()
-        return (values * scale.view(-1, 1, 1) + (self.bias - mean * scale).view(-1, 1, 1)).to(images.dtype)
+        scale, shift = (variance + self.eps).rsqrt(), 0.0
+        if self.affine:
+            scale, shift = self.weight * scale, self.bias
+        return (values * scale.view(-1, 1, 1) + (shift - mean * scale).view(-1, 1, 1)).to(images.dtype)
 
 
 class _Dropout(nn.Dropout):
@@ -143,7 +157,6 @@ _WHOLE_BATCH = {nn.BatchNorm2d: _BatchNorm, nn.Dropout: _Dropout, StochasticDept
 
 
 def _drop(values: torch.Tensor, shape: tuple[int, ...], probability: float) -> torch.Tensor:
-    """Zero with that probability, else scaled up. Every process draws the numbers of the whole batch, and takes its."""
-    rows = int(total(torch.tensor(len(values), device=values.device)))
-    kept = torch.rand(rows, *shape, device=values.device)[share(torch.arange(rows))] >= probability
+    """Zero with that probability, else scaled up."""
+    kept = chances(len(values), *shape, device=values.device) >= probability
     return values * kept / max(1 - probability, 1e-6)

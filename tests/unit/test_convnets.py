@@ -3,10 +3,6 @@ import torch
 
 from helpers import convnets
 
-GRADIENT = torch.arange(8.0).expand(2, 3, 8, 8)  # brighter to the right
-LAYERS = [convnets.RandomFlip(), convnets.RandomRotation(20.0), convnets.RandomZoom(0.2), convnets.RandomShift(2)]
-LAYERS.append(convnets.RandomCutout(3))
-
 
 @pytest.mark.parametrize("name", convnets.NETWORKS)
 @pytest.mark.parametrize("size", [(64, 64), (64, 96)], ids=["square", "wide"])
@@ -35,65 +31,10 @@ def test_the_baseline_has_four_convolutions_each_pooled_and_dropout():
     assert "Dropout" in kinds
 
 
-@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
-def test_augmentation_changes_images_in_training_only(layer):
-    torch.manual_seed(1)
-    images = torch.rand(4, 3, 8, 8)
-    assert torch.equal(layer.eval()(images), images)
-    changed = layer.train()(images)
-    assert changed.shape == images.shape
-    assert not torch.equal(changed, images)
-
-
-@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
-def test_augmentation_follows_the_seed(layer):
-    images = torch.rand(4, 3, 8, 8)
-    found = []
-    for _ in range(2):
-        torch.manual_seed(3)
-        found.append(layer.train()(images))
-    assert torch.equal(*found)
-
-
-def test_a_flip_is_the_image_or_its_mirror():
+def test_the_fast_one_hands_on_what_goes_in_and_starts_with_small_logits():
     torch.manual_seed(0)
-    flipped = convnets.RandomFlip()(GRADIENT.repeat(8, 1, 1, 1))
-    mirrored = [torch.equal(image, GRADIENT[0].flip(2)) for image in flipped]
-    kept = [torch.equal(image, GRADIENT[0]) for image in flipped]
-    assert sum(mirrored) > 0
-    assert sum(kept) > 0
-    assert sum(mirrored) + sum(kept) == 16
-
-
-def test_a_shift_moves_by_whole_pixels_and_mirrors_the_rim():
-    torch.manual_seed(0)
-    rows = {tuple(image[0, 0].tolist()) for image in convnets.RandomShift(1)(GRADIENT.repeat(16, 1, 1, 1))}
-    assert rows == {(0, 1, 2, 3, 4, 5, 6, 7), (1, 2, 3, 4, 5, 6, 7, 6), (1, 0, 1, 2, 3, 4, 5, 6)}
-
-
-def test_a_cutout_covers_one_square_of_each_image_wherever_it_may_lie():
-    torch.manual_seed(0)
-    covered = convnets.RandomCutout(3)(torch.ones(64, 3, 8, 8)) == 0
-    assert (covered.sum((1, 2, 3)) == 3 * 9).all()
-    assert (covered.any(2).sum(2) == 3).all()
-    assert (covered.any(3).sum(2) == 3).all()
-    assert len({tuple(one.flatten().tolist()) for one in covered[:, 0]}) > 20
-    assert (convnets.RandomCutout(9)(torch.ones(2, 3, 8, 8)) == 0).all()  # larger than the image
-
-
-def test_a_quarter_turn_makes_columns_rows(monkeypatch):
-    monkeypatch.setattr(torch, "rand", lambda *shape, device: torch.ones(*shape))  # the most that may be turned
-    turned = convnets.RandomRotation(90.0)(GRADIENT.contiguous())
-    torch.testing.assert_close(turned[0, 0], GRADIENT[0, 0].T.flip(0), atol=1e-4, rtol=0)
-
-
-def test_a_zoom_keeps_the_middle(monkeypatch):
-    monkeypatch.setattr(torch, "rand", lambda *shape, device: torch.zeros(*shape))  # half of what is seen
-    seen = convnets.RandomZoom(0.5)(GRADIENT.contiguous())[0, 0, 4]
-    torch.testing.assert_close(seen, torch.arange(8.0) / 2 + 1.75, atol=1e-4, rtol=0)
-
-
-def test_residual_adds_what_goes_in():
-    block = convnets.Residual(4).eval()
-    maps = torch.rand(2, 4, 6, 6)
-    torch.testing.assert_close(block(maps), maps + block.body(maps))
+    network = convnets.fast_resnet(10)
+    convolution = next(layer for layer in network if isinstance(layer, torch.nn.Conv2d))
+    maps = torch.randn(2, 24, 8, 8)
+    torch.testing.assert_close(convolution(maps)[:, :24], maps)
+    assert network(torch.randn(32, 3, 32, 32)).abs().max() < 1.5

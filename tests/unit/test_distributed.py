@@ -12,6 +12,7 @@ def test_alone_everything_here_does_nothing():
     assert torch.equal(distributed.share(rows), rows)
     assert torch.equal(distributed.gather(rows, 5), rows)
     assert torch.equal(distributed.total(rows), rows)
+    assert distributed.chances(3, 2, device=torch.device("cpu")).shape == (3, 2)
     module = torch.nn.Linear(2, 2)
     assert distributed.parallel(module) is module
     assert distributed.start(torch.device("cpu")) == torch.device("cpu")
