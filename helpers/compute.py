@@ -39,16 +39,20 @@ def autocast(module: nn.Module, device: torch.device, *, learning: bool) -> Iter
             layer.__class__ = nn.Conv2d
 
 
-def inference(module: nn.Module, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+def inference(
+    module: nn.Module, device: torch.device, *, mirrored: bool = False
+) -> Callable[[torch.Tensor], torch.Tensor]:
     """The module as a fast function without gradients, from normalized images (N, 3, H, W) on the device to float32.
 
     It works on a copy in evaluation mode whose batch normalization is folded into the convolutions before it.
+    mirrored: the mean of what it gives for each image and for its mirror image (Krizhevsky, Sutskever and Hinton 2012).
     """
     copied = fold_norms(copy.deepcopy(module).eval()).to(device, memory_format=torch.channels_last)
 
     def run(images: torch.Tensor) -> torch.Tensor:
         with torch.no_grad(), autocast(copied, device, learning=False):
-            return copied(images).float()
+            given = copied(images).float()
+            return (given + copied(images.flip(3)).float()) / 2 if mirrored else given
 
     return run
 

@@ -132,6 +132,7 @@ def describe(
     size: (height, width) in px of the input. weights: as given to `build`. Logits are to be divided by the temperature,
     1 until it is fitted; below the threshold of the highest probability the answer is "not sure". empty: views without
     anything, by which photos are cut out (`crops.empty_views`). fusing: the weight of each view (`fusing.fuse_views`).
+    mirrored: whether each photo is looked at twice (`compute.inference`).
     """
     return {
         "format_version": FORMAT_VERSION,
@@ -145,6 +146,7 @@ def describe(
         "temperature": 1.0,
         "threshold": 0.0,
         "fusing": {},
+        "mirrored": False,
         "data_sha256": dataset.sha256(),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "pillow")},
     }

@@ -39,9 +39,13 @@ def probabilities(
     *,
     normalization: dict[str, list[float]],
     batch_size: int = _BATCH_SIZE,
+    mirrored: bool = False,
 ) -> np.ndarray:
-    """(len(rows), C) of the images (N, 3, H, W) uint8 in these rows; the network is left as it was."""
-    run = compute.inference(network, device)
+    """(len(rows), C) of the images (N, 3, H, W) uint8 in these rows; the network is left as it was.
+
+    mirrored: see `compute.inference`.
+    """
+    run = compute.inference(network, device, mirrored=mirrored)
     parts = [
         run(normalize(images[batch].to(device), **normalization)).softmax(1).cpu()
         for batch in batches(rows, batch_size)
@@ -56,7 +60,7 @@ def answers(model: Model, photos: Iterable[tuple[str, bytes]], device: torch.dev
     below the card's threshold. What cannot be used has no answer, and its problem says why.
     """
     card, classes = model.card, model.card["classes"]
-    run, tables = compute.inference(model.network, device), []
+    run, tables = compute.inference(model.network, device, mirrored=card["mirrored"]), []
     columns = ["name", "answer", "confidence", *classes, "problem"]
     seen = threaded(lambda photo: _seen(*photo, card), photos)
     while batch := list(islice(seen, _BATCH_SIZE)):

@@ -302,6 +302,7 @@ def test_a_card_says_what_the_network_is_and_on_what_data(card, dataset):
         "threshold": 0.0,
         "empty": {},
         "fusing": {},
+        "mirrored": False,
         "data_sha256": sha256(dataset.path),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "pillow")},
     }

@@ -48,6 +48,15 @@ def test_predict_is_the_plain_path_whatever_the_batches():
     np.testing.assert_allclose(answers, expected, atol=1e-6)
 
 
+def test_a_mirrored_look_averages_the_logits_of_both():
+    network, pixels, normalization = small(), noise(3), networks.IMAGENET_NORMALIZATION
+    seen = images.normalize(pixels, **normalization)
+    with torch.no_grad():
+        expected = ((network.eval()(seen) + network(seen.flip(3))) / 2).softmax(1)
+    how = {"normalization": normalization, "mirrored": True}
+    np.testing.assert_allclose(predict.probabilities(network, pixels, np.arange(3), CPU, **how), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("mode", [True, False])
 def test_predict_leaves_the_mode_and_the_statistics(mode):
     network = small().train(mode)
@@ -67,7 +76,9 @@ def test_the_time_of_an_image_is_the_median_of_five_after_a_warm_up(network, hal
 @pytest.fixture
 def model(network, halves):
     card = {"classes": ["blue", "red"], "input": {"height": 4, "width": 4}, "normalization": halves}
-    return networks.Model(network, card | {"temperature": 1.0, "threshold": 0.0, "empty": {}, "fusing": {}})
+    return networks.Model(
+        network, card | {"temperature": 1.0, "threshold": 0.0, "empty": {}, "fusing": {}, "mirrored": False}
+    )
 
 
 def photo(color):
@@ -100,6 +111,20 @@ def test_answers_name_the_class_and_what_cannot_be_read(model):
 def test_below_the_threshold_the_answer_is_not_sure(model):
     model.card.update(threshold=0.9)  # it is sure by 0.88
     assert predict.answers(model, [("sky.png", photo((0, 0, 255)))], CPU)["answer"].tolist() == [predict.NOT_SURE]
+
+
+def test_the_card_says_whether_a_photo_is_looked_at_twice():
+    card = {"classes": ["a", "b"], "input": {"height": 16, "width": 16}, "temperature": 1.0, "threshold": 0.0}
+    card |= {"normalization": networks.IMAGENET_NORMALIZATION, "empty": {}, "mirrored": True}
+    picture, network = noise(1), small()
+    table = predict.answers(
+        networks.Model(network, card), [("noise.png", png(picture[0].permute(1, 2, 0).numpy()))], CPU
+    )
+    how = {"normalization": card["normalization"], "mirrored": True}
+    expected = predict.probabilities(network, picture, np.arange(1), CPU, **how)
+    np.testing.assert_allclose(table[["a", "b"]], expected, atol=1e-6)
+    once = predict.probabilities(network, picture, np.arange(1), CPU, normalization=card["normalization"])
+    assert abs(once - expected).max() > 1e-4
 
 
 def test_the_temperature_divides_the_logits(model):
@@ -218,7 +243,7 @@ def test_the_command_writes_a_table_and_says_how_fast_it_was(tmp_path, monkeypat
     torch.manual_seed(0)
     card = {"format_version": networks.FORMAT_VERSION, "architecture": "small_cnn", "classes": ["blue", "red"]}
     card |= {"input": {"height": 16, "width": 16}, "normalization": networks.IMAGENET_NORMALIZATION, "views": [""]}
-    card |= {"temperature": 1.0, "threshold": 0.0, "empty": {}, "fusing": {}}
+    card |= {"temperature": 1.0, "threshold": 0.0, "empty": {}, "fusing": {}, "mirrored": False}
     model = networks.Model(small(), card)
     networks.save_models(tmp_path / "models.zip", {"small": model}, pd.DataFrame())
     (tmp_path / "photos").mkdir()
