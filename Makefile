@@ -75,7 +75,7 @@ results: $(READY)
 		--training '{fine_tuning_epochs: 36, patience: 36, folds: 5}'
 
 # make results-series CALTECH=caltech101.zip TRASHNET=trashnet.zip CIFAR=cifar10.zip WEIGHTS=mobilenet_v2.pth
-#                     accuracy of notebooks 04 to 07, docs/results.md (an hour)
+#                     accuracy of notebooks 04 to 07, docs/results.md (an hour and a half)
 results-series: $(READY)
 	@$(EXPORT) $(BIN)/python benchmarks/series.py $(if $(CALTECH),--caltech '$(CALTECH)') \
 		$(if $(TRASHNET),--trashnet '$(TRASHNET)') $(if $(CIFAR),--cifar '$(CIFAR)') $(if $(WEIGHTS),--weights '$(WEIGHTS)')
