@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from helpers import (
     activations,
@@ -40,10 +41,21 @@ from helpers.arrays import Array
 from helpers.catalog import Dataset
 from helpers.images import Examples, batches, load_images, rows_where
 from helpers.networks import Model, load_state
-from helpers.recipes import Loss, Phase, Recipe, learning_rate_factor, loss_function, next_epoch, rounds
+from helpers.recipes import (
+    LOOKAHEAD_STEPS,
+    Loss,
+    Phase,
+    Recipe,
+    learning_rate_factor,
+    look_ahead,
+    loss_function,
+    next_epoch,
+    rounds,
+)
 
 _DEFAULT_PHASES = [("head", "head", 4), ("fine-tuning", "last stage", 12, 2e-4)]
 _SOLVED_ROWS = 8192  # of features at once
+_SMALL = 5 / 8  # of height and width, in the small epochs of a phase
 _FIRST_SCALE = 1024.0  # of float16 gradients, at the beginning of an epoch
 
 Report = Callable[[str], None]
@@ -130,6 +142,11 @@ def _check(examples: Examples, recipe: Recipe) -> None:
             raise ValueError(f"The {split} split is empty: prepare the data with a larger {split} fraction")
     if not any(rounds(phase) for phase in recipe.phases):
         raise ValueError("The recipe has no epochs: ask for copies to solve the head on, or for epochs of fine-tuning")
+    for phase in recipe.phases:
+        if phase.small_epochs and phase.train != "all":
+            raise ValueError(f"Phase {phase.name!r} has small epochs, and {phase.train!r} sees no images: train 'all'")
+    if recipe.optimizer not in ("AdamW", "Muon"):
+        raise ValueError(f"Unknown optimizer {recipe.optimizer!r}: choose 'AdamW' or 'Muon'")
 
 
 def seed_epoch(seed: int, number: int) -> torch.Generator:
@@ -179,11 +196,17 @@ def _learn(stretch: _Stretch, epoch: int, number: int) -> dict[str, float]:
     networks.training_mode(network, keep_norms=recipe.keep_norms)
     with torch.random.fork_rng([device] if device.type == "cuda" else []), distributed.whole_batches(network):
         order = batches(np.arange(len(labels)), recipe.batch_size, seed_epoch(recipe.seed, number))
+        floats = [tensor for tensor in learning.state_dict().values() if tensor.is_floating_point()]
+        fast, steps = floats if recipe.lookahead else [], stretch.phase.epochs * len(order)
+        slow = [tensor.clone() for tensor in fast]
         for step, positions in enumerate(order):
-            factor = learning_rate_factor(epoch * len(order) + step, stretch.phase.epochs * len(order))
+            done = epoch * len(order) + step
+            factor = learning_rate_factor(done, steps)
             optimizer.param_groups[0]["lr"] = stretch.phase.learning_rate * factor
             own = distributed.share(positions)
             values, truth = inputs.train(epoch, own), labels[own.to(device)]
+            if epoch < stretch.phase.small_epochs:
+                values = F.interpolate(values, scale_factor=_SMALL, mode="bilinear")
             with compute.autocast(learning, device, learning=True):
                 logits = learning(values)
             batch_loss = loss(logits, truth)
@@ -192,6 +215,8 @@ def _learn(stretch: _Stretch, epoch: int, number: int) -> dict[str, float]:
             scaler.scale(batch_loss * distributed.processes() / len(positions)).backward()
             scaler.step(optimizer)
             scaler.update()
+            if (step + 1) % LOOKAHEAD_STEPS == 0 or step + 1 == len(order):
+                look_ahead(slow, fast, done / steps)
             sums = sums + _sums(batch_loss, logits, truth)
     figures = _figures("train", distributed.total(sums))
     learned = {"learning_rate": optimizer.param_groups[0]["lr"]} | figures | _validate(stretch)
