@@ -136,11 +136,12 @@ def _answers(
     for views in groups:
         how = {"folder": folder, "report": len, "shared": shared}
         network = training.fit(architecture, weights, dataset, images, views, recipe, device, **how).network
-        heat = 1.0
-        for split, tables in parts.items():
-            rows = rows_where(dataset.catalog, split=split, view=views)
-            found = predict.probabilities(network, images, rows, device, normalization=recipe.normalization)
-            heat = calibration.temperature(found, labels[rows]) if split == "validation" else heat
-            sure = calibration.with_temperature(found, heat)
-            tables.append(evaluation.predictions(dataset.catalog.iloc[rows], sure, dataset.classes))
+        rows = {split: rows_where(dataset.catalog, split=split, view=views) for split in parts}
+        how, truth = {"normalization": recipe.normalization}, labels[rows["validation"]]
+        mirrored, found = predict.look(network, images, rows["validation"], truth, device, **how)
+        heat = calibration.temperature(found, truth)
+        tested = predict.probabilities(network, images, rows["test"], device, **how, mirrored=mirrored)
+        for split, given in (("validation", found), ("test", tested)):
+            sure = calibration.with_temperature(given, heat)
+            parts[split].append(evaluation.predictions(dataset.catalog.iloc[rows[split]], sure, dataset.classes))
     return {split: pd.concat(tables, ignore_index=True) for split, tables in parts.items()}

@@ -38,12 +38,16 @@ class _Whole(nn.Module):
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.network = compute.fold_norms(without_inplace(model.network).eval())
-        self.temperature = model.card["temperature"]
+        self.temperature, self.mirrored = model.card["temperature"], model.card["mirrored"]
         for name, value in model.card["normalization"].items():
             self.register_buffer(name, torch.tensor(value).view(1, 3, 1, 1) * 255)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return (self.network((pixels - self.mean) / self.deviation) / self.temperature).softmax(1)
+        images = (pixels - self.mean) / self.deviation
+        logits = self.network(images)
+        if self.mirrored:
+            logits = (logits + self.network(images.flip(3))) / 2
+        return (logits / self.temperature).softmax(1)
 
 
 def available() -> bool:
@@ -52,7 +56,7 @@ def available() -> bool:
 
 
 def to_onnx(model: Model, path: str | Path) -> Path:
-    """Write the network with its normalization, its temperature and the softmax, opset OPSET; whole or not at all.
+    """Write the network with normalization, looks, temperature and softmax, opset OPSET; whole or not at all.
 
     Input pixels: (N, 3, H, W) float32 in 0..255, N free, H and W as in the card, already cut out. Output
     probabilities: (N, C).

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.metrics import log_loss
 from torch import nn
 
 from helpers import compute, crops, session, sources
@@ -51,6 +52,27 @@ def probabilities(
         for batch in batches(rows, batch_size)
     ]
     return torch.cat(parts).numpy()
+
+
+def look(
+    network: nn.Module,
+    images: Array,
+    rows: np.ndarray,
+    labels: np.ndarray,
+    device: torch.device,
+    *,
+    normalization: dict[str, list[float]],
+) -> tuple[bool, np.ndarray]:
+    """Whether it pays to look at each image twice, as it is and mirrored; and the probabilities (len(rows), C) of that.
+
+    It pays where the log loss of these validation images falls by it. labels: (len(rows),), each a class's number.
+    """
+    found = {}
+    for mirrored in (False, True):
+        found[mirrored] = probabilities(network, images, rows, device, normalization=normalization, mirrored=mirrored)
+    losses = {mirrored: log_loss(labels, own, labels=range(own.shape[1])) for mirrored, own in found.items()}
+    pays = losses[True] < losses[False]
+    return pays, found[pays]
 
 
 def answers(model: Model, photos: Iterable[tuple[str, bytes]], device: torch.device) -> pd.DataFrame:
@@ -159,10 +181,15 @@ def check_classes(card: dict, classes: Sequence[str]) -> None:
 
 
 def milliseconds_per_image(
-    network: nn.Module, images: Array, device: torch.device, *, normalization: dict[str, list[float]]
+    network: nn.Module,
+    images: Array,
+    device: torch.device,
+    *,
+    normalization: dict[str, list[float]],
+    mirrored: bool = False,
 ) -> float:
     """Time of one image in a batch of 32, normalization included: the median of 5 after a warm-up."""
-    run, pixels, times = compute.inference(network, device), images[:32].to(device), []
+    run, pixels, times = compute.inference(network, device, mirrored=mirrored), images[:32].to(device), []
     for _ in range(6):
         started = time.perf_counter()
         run(normalize(pixels, **normalization)).cpu()

@@ -13,8 +13,9 @@ NORMALIZATION = {"mean": [0.4, 0.5, 0.6], "deviation": [0.2, 0.25, 0.3]}
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    card = {"input": {"height": 32, "width": 48}, "normalization": NORMALIZATION, "temperature": 1.7}
-    return networks.Model(networks.build("mobilenet_v3_small", 3, "none").eval(), card)
+    card = {"input": {"height": 32, "width": 48}, "normalization": NORMALIZATION, "temperature": 1.7, "mirrored": False}
+    network = networks.build("small_cnn", 3, "none")
+    return networks.Model(network.eval(), card)
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,18 @@ def test_normalization_and_temperature_are_inside(model, exported):
     with torch.no_grad():
         expected = (model.network((pixels / 255 - mean) / deviation) / 1.7).softmax(1)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_both_looks_are_inside_where_the_card_says_so(model, tmp_path):
+    import onnxruntime
+
+    twice = networks.Model(model.network, model.card | {"mirrored": True})
+    path, pixels = export.to_onnx(twice, tmp_path / "twice.onnx"), noise(2)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    found, of_mirrored = (session.run(None, {"pixels": one.float().numpy()})[0] for one in (pixels, pixels.flip(3)))
+    np.testing.assert_allclose(found, of_mirrored, atol=1e-5)
+    assert export.check(path, twice, pixels, np.arange(2)).difference < 1e-5
+    assert export.check(path, model, pixels, np.arange(2)).difference > 1e-5  # which looks once
 
 
 def test_its_opset_is_the_stated_one_and_all_is_in_one_file(exported):

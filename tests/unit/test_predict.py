@@ -57,6 +57,21 @@ def test_a_mirrored_look_averages_the_logits_of_both():
     np.testing.assert_allclose(predict.probabilities(network, pixels, np.arange(3), CPU, **how), expected, atol=1e-6)
 
 
+def test_it_pays_to_look_twice_where_the_mirror_image_is_called_better():
+    """A network that is right about images that are bright on the left, and wrong about their mirror images."""
+    head = torch.nn.Linear(3 * 2 * 2, 2, bias=False)
+    head.weight.data = torch.tensor([[1.0, -1.0] * 6, [-1.0, 1.0] * 6])  # left against right
+    network = torch.nn.Sequential(torch.nn.Flatten(), head)
+    left = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
+    left[..., 0] = 255
+    how = {"normalization": {"mean": [0.0] * 3, "deviation": [1.0] * 3}}
+    for pixels, label, pays in ((left, 0, False), (left, 1, True)):
+        found, probabilities = predict.look(network, pixels, np.arange(1), np.array([label]), CPU, **how)
+        assert found is pays
+        expected = predict.probabilities(network, pixels, np.arange(1), CPU, **how, mirrored=pays)
+        np.testing.assert_array_equal(probabilities, expected)
+
+
 @pytest.mark.parametrize("mode", [True, False])
 def test_predict_leaves_the_mode_and_the_statistics(mode):
     network = small().train(mode)
