@@ -15,6 +15,7 @@ from helpers.muon import Muon
 from helpers.networks import IMAGENET_NORMALIZATION
 from helpers.stages import HEAD
 
+SMALL = 5 / 8  # of height and width, in the small epochs of a phase
 LOOKAHEAD_STEPS = 5
 _TAKEN_BACK = 0.95**LOOKAHEAD_STEPS
 _WARM_UP_FRACTION = 0.1  # of a phase's steps, in which the learning rate climbs
@@ -64,6 +65,17 @@ class Recipe:
     optimizer: str = "AdamW"
     lookahead: bool = False
     normalization: dict[str, list[float]] = field(default_factory=lambda: IMAGENET_NORMALIZATION)
+
+
+def check(recipe: Recipe) -> None:
+    """Raise ValueError where the recipe has no epochs, small ones where no image is seen, or an unknown optimizer."""
+    if not any(rounds(phase) for phase in recipe.phases):
+        raise ValueError("The recipe has no epochs: ask for copies to solve the head on, or for epochs of fine-tuning")
+    for phase in recipe.phases:
+        if phase.small_epochs and phase.train != "all":
+            raise ValueError(f"Phase {phase.name!r} has small epochs, and {phase.train!r} sees no images: train 'all'")
+    if recipe.optimizer not in ("AdamW", "Muon"):
+        raise ValueError(f"Unknown optimizer {recipe.optimizer!r}: choose 'AdamW' or 'Muon'")
 
 
 def rounds(phase: Phase) -> int:

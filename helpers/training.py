@@ -41,21 +41,10 @@ from helpers.arrays import Array
 from helpers.catalog import Dataset
 from helpers.images import Examples, batches, load_images, rows_where
 from helpers.networks import Model, load_state
-from helpers.recipes import (
-    LOOKAHEAD_STEPS,
-    Loss,
-    Phase,
-    Recipe,
-    learning_rate_factor,
-    look_ahead,
-    loss_function,
-    next_epoch,
-    rounds,
-)
+from helpers.recipes import Loss, Phase, Recipe, next_epoch, rounds
 
 _DEFAULT_PHASES = [("head", "head", 4), ("fine-tuning", "last stage", 12, 2e-4)]
 _SOLVED_ROWS = 8192  # of features at once
-_SMALL = 5 / 8  # of height and width, in the small epochs of a phase
 _FIRST_SCALE = 1024.0  # of float16 gradients, at the beginning of an epoch
 
 Report = Callable[[str], None]
@@ -96,7 +85,8 @@ def train(
     shared: what frozen parts give for all images, by the `train` of the phase that learns on it.
     Raises ValueError where a split or the recipe is empty, FloatingPointError where the loss is no longer a number.
     """
-    _check(examples, recipe)
+    recipes.check(recipe)
+    _check(examples)
     key = checkpoints.key_of([identity, asdict(recipe)], examples)
     report = report if distributed.is_first() else lambda line: None
     network.to(device, memory_format=torch.channels_last)
@@ -136,17 +126,10 @@ def _resume(checkpoint: Path | None, key: str, network: nn.Module, report: Repor
     return state
 
 
-def _check(examples: Examples, recipe: Recipe) -> None:
+def _check(examples: Examples) -> None:
     for split in ("train", "validation"):
         if not len(getattr(examples, split)):
             raise ValueError(f"The {split} split is empty: prepare the data with a larger {split} fraction")
-    if not any(rounds(phase) for phase in recipe.phases):
-        raise ValueError("The recipe has no epochs: ask for copies to solve the head on, or for epochs of fine-tuning")
-    for phase in recipe.phases:
-        if phase.small_epochs and phase.train != "all":
-            raise ValueError(f"Phase {phase.name!r} has small epochs, and {phase.train!r} sees no images: train 'all'")
-    if recipe.optimizer not in ("AdamW", "Muon"):
-        raise ValueError(f"Unknown optimizer {recipe.optimizer!r}: choose 'AdamW' or 'Muon'")
 
 
 def seed_epoch(seed: int, number: int) -> torch.Generator:
@@ -170,7 +153,7 @@ def _start(
     frozen, learning = stages.split(network, phase.train)
     networks.freeze(network, train=phase.train)
     classes = len(network.get_submodule(stages.head_name(network)).weight)
-    loss = loss_function(examples.labels[examples.train], classes, recipe.label_smoothing, setting.device)
+    loss = recipes.loss_function(examples.labels[examples.train], classes, recipe.label_smoothing, setting.device)
     if phase.train == stages.HEAD:
         inputs = stored or activations.remember(frozen, examples, setting, phase.epochs, report)
         return _Stretch(phase, network, examples, recipe, setting.device, loss, learning, inputs, None)
@@ -201,12 +184,12 @@ def _learn(stretch: _Stretch, epoch: int, number: int) -> dict[str, float]:
         slow = [tensor.clone() for tensor in fast]
         for step, positions in enumerate(order):
             done = epoch * len(order) + step
-            factor = learning_rate_factor(done, steps)
+            factor = recipes.learning_rate_factor(done, steps)
             optimizer.param_groups[0]["lr"] = stretch.phase.learning_rate * factor
             own = distributed.share(positions)
             values, truth = inputs.train(epoch, own), labels[own.to(device)]
             if epoch < stretch.phase.small_epochs:
-                values = F.interpolate(values, scale_factor=_SMALL, mode="bilinear")
+                values = F.interpolate(values, scale_factor=recipes.SMALL, mode="bilinear")
             with compute.autocast(learning, device, learning=True):
                 logits = learning(values)
             batch_loss = loss(logits, truth)
@@ -215,8 +198,8 @@ def _learn(stretch: _Stretch, epoch: int, number: int) -> dict[str, float]:
             scaler.scale(batch_loss * distributed.processes() / len(positions)).backward()
             scaler.step(optimizer)
             scaler.update()
-            if (step + 1) % LOOKAHEAD_STEPS == 0 or step + 1 == len(order):
-                look_ahead(slow, fast, done / steps)
+            if (step + 1) % recipes.LOOKAHEAD_STEPS == 0 or step + 1 == len(order):
+                recipes.look_ahead(slow, fast, done / steps)
             sums = sums + _sums(batch_loss, logits, truth)
     figures = _figures("train", distributed.total(sums))
     learned = {"learning_rate": optimizer.param_groups[0]["lr"]} | figures | _validate(stretch)
