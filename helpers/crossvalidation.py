@@ -68,9 +68,9 @@ def predictions(
 ) -> pd.DataFrame:
     """What networks that had not seen them say of all images, and of items with their views fused, in every repeat.
 
-    As `evaluation.predictions`, calibrated and fused on each fold's validation items, with columns repeat and fold.
-    What the frozen part gives is computed once for all folds. folder: for a checkpoint
-    of each fold, so that a run that was broken off goes on.
+    As `evaluation.predictions`, looked at once or twice, calibrated and fused as each fold's validation items say, with
+    columns repeat and fold. What the frozen part gives is computed once for all folds. folder: for a checkpoint of each
+    fold, so that a run that was broken off goes on.
     """
     shared, tables = _share(candidate, dataset, images, device, folder, report), []
     for repeat, fold, divided in divide(dataset, folds, repeats, candidate.recipe.seed):
@@ -137,10 +137,10 @@ def _answers(
         how = {"folder": folder, "report": len, "shared": shared}
         network = training.fit(architecture, weights, dataset, images, views, recipe, device, **how).network
         rows = {split: rows_where(dataset.catalog, split=split, view=views) for split in parts}
-        how, truth = {"normalization": recipe.normalization}, labels[rows["validation"]]
-        mirrored, found = predict.look(network, images, rows["validation"], truth, device, **how)
+        looks, truth = {"normalization": recipe.normalization}, labels[rows["validation"]]
+        looks["mirrored"], found = predict.look(network, images, rows["validation"], truth, device, **looks)
         heat = calibration.temperature(found, truth)
-        tested = predict.probabilities(network, images, rows["test"], device, **how, mirrored=mirrored)
+        tested = predict.probabilities(network, images, rows["test"], device, **looks)
         for split, given in (("validation", found), ("test", tested)):
             sure = calibration.with_temperature(given, heat)
             parts[split].append(evaluation.predictions(dataset.catalog.iloc[rows[split]], sure, dataset.classes))

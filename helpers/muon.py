@@ -16,15 +16,19 @@ _ROUNDS = 3
 class Muon(torch.optim.Optimizer):
     """Filters (O, I, h, w) turn, all other numbers take steps of stochastic gradient descent; with Nesterov's momentum.
 
-    A gradient moves a matrix far in few directions and hardly in all others, which then learn late. So the step of
-    each filter bank, as a matrix (O, I * h * w), is made nearly orthogonal, which gives all directions the same say,
-    and as large as a quarter of the learning rate; the filters themselves keep their length. Batch normalization must
-    follow them, for which that length has no meaning. weight_decay: of the other numbers.
+    A gradient moves a matrix far in few directions and hardly at all in the others, which then learn late. So the step
+    of each filter bank, as a matrix (O, I * h * w), is made nearly orthogonal, which gives all directions the same say,
+    and as large as a quarter of the learning rate. Before each step the bank is brought to a length of the root of O,
+    1 a filter on average: batch normalization must follow, for which that length has no meaning.
+    weight_decay: of the other numbers. precision: in which steps are made orthogonal; bfloat16 is enough for it.
     Source: Jordan et al. (2024), Muon: An Optimizer for Hidden Layers in Neural Networks; Jordan (2024), airbench.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, *, weight_decay: float) -> None:
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], lr: float, *, weight_decay: float, precision: torch.dtype
+    ) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
+        self.precision = precision
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -34,16 +38,20 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is None:
                     continue
                 if parameter.dim() == 4:
-                    direction = self._direction(parameter, parameter.grad, _FILTER_MOMENTUM)
+                    direction = self._direction(parameter, parameter.grad, _FILTER_MOMENTUM).flatten(1)
                     parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
-                    parameter.sub_(_FILTER_RATE * group["lr"] * orthogonal(direction.flatten(1)).view_as(parameter))
+                    turn = orthogonal(direction.to(self.precision)).view_as(parameter)
+                    parameter.sub_(_FILTER_RATE * group["lr"] * turn)
                 else:
                     slope = parameter.grad + group["weight_decay"] * parameter
                     parameter.sub_(group["lr"] * self._direction(parameter, slope, _MOMENTUM))
 
     def _direction(self, parameter: nn.Parameter, slope: torch.Tensor, momentum: float) -> torch.Tensor:
         """The slope, and with it those of the steps before, each counting less."""
-        gathered = self.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        gathered = state["momentum_buffer"]
         gathered.mul_(momentum).add_(slope)
         return slope + momentum * gathered
 
@@ -51,13 +59,13 @@ class Muon(torch.optim.Optimizer):
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     """(rows, columns) with the directions of the matrix, and singular values near 1 where they were not near 0.
 
-    The polynomial of a Newton-Schulz iteration needs products of matrices only, and bfloat16 is enough for it.
+    The polynomial of a Newton-Schulz iteration needs products of matrices only.
     """
     first, third, fifth = _QUINTIC
     wide = len(matrix) <= matrix.shape[1]
-    values = (matrix if wide else matrix.T).bfloat16()
+    values = matrix if wide else matrix.T
     values = values / (values.norm() + 1e-7)  # now no singular value is above 1
     for _ in range(_ROUNDS):
         square = values @ values.T
         values = first * values + (third * square + fifth * square @ square) @ values
-    return (values if wide else values.T).to(matrix.dtype)
+    return values if wide else values.T

@@ -95,6 +95,13 @@ def training_mode(network: nn.Module, *, keep_norms: bool) -> None:
             layer.eval()
 
 
+def learned(network: nn.Module) -> list[torch.Tensor]:
+    """All that learning changes: the numbers that learn, and the running statistics of batch normalization."""
+    learning = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    running = ("running_mean", "running_var")
+    return [tensor for name, tensor in network.state_dict().items() if name in learning or name.endswith(running)]
+
+
 def count_parameters(network: nn.Module, *, trainable: bool = False) -> int:
     """How many numbers the network holds, or of these, how many learn."""
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad or not trainable)
@@ -200,7 +207,9 @@ def _load_model(archive: Archive, name: str) -> Model:
         load_state(network, safetensors.torch.load(archive.read(f"{name}/model.safetensors")))
     except (KeyError, TypeError, json.JSONDecodeError, safetensors.SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise ArchiveError(f"{archive.path}: {name} cannot be read ({reason}): run 02-ModelTraining again") from error
+        raise ArchiveError(
+            f"{archive.path}: {name} cannot be read ({reason}): make it again, with the notebook that wrote it"
+        ) from error
     return Model(network.eval(), card)
 
 

@@ -71,7 +71,7 @@ def look(
     for mirrored in (False, True):
         found[mirrored] = probabilities(network, images, rows, device, normalization=normalization, mirrored=mirrored)
     losses = {mirrored: log_loss(labels, own, labels=range(own.shape[1])) for mirrored, own in found.items()}
-    pays = losses[True] < losses[False]
+    pays = bool(losses[True] < losses[False])
     return pays, found[pays]
 
 

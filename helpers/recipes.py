@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from helpers import compute
 from helpers.muon import Muon
 from helpers.networks import IMAGENET_NORMALIZATION
 from helpers.stages import HEAD
 
 SMALL = 5 / 8  # of height and width, in the small epochs of a phase
-LOOKAHEAD_STEPS = 5
-_TAKEN_BACK = 0.95**LOOKAHEAD_STEPS
+LOOKAHEAD_STEPS = 5  # from one look ahead to the next
+_TAKEN_BACK = 0.95**LOOKAHEAD_STEPS  # of them, at the end of a phase
 _WARM_UP_FRACTION = 0.1  # of a phase's steps, in which the learning rate climbs
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -31,7 +32,7 @@ class Phase(NamedTuple):
     copies of each image; learning_rate has no meaning there.
     small_epochs: so many of the epochs, the first ones, see images of 5/8 of their height and width, for 2/5 of the
     work: a good start, during which nothing is stopped early. Only where all learns, and for networks that take images
-    of any size.
+    of that size, too.
     Source: Howard (2018), Training ImageNet in 3 Hours for $25 (progressive resizing).
     """
 
@@ -68,14 +69,20 @@ class Recipe:
 
 
 def check(recipe: Recipe) -> None:
-    """Raise ValueError where the recipe has no epochs, small ones where no image is seen, or an unknown optimizer."""
+    """Raise ValueError where the recipe has no epochs, small ones at the wrong place, or an unfit optimizer."""
     if not any(rounds(phase) for phase in recipe.phases):
         raise ValueError("The recipe has no epochs: ask for copies to solve the head on, or for epochs of fine-tuning")
     for phase in recipe.phases:
         if phase.small_epochs and phase.train != "all":
-            raise ValueError(f"Phase {phase.name!r} has small epochs, and {phase.train!r} sees no images: train 'all'")
+            raise ValueError(f"Phase {phase.name!r} has small epochs: they need train='all', not {phase.train!r}")
+        if phase.small_epochs and not 0 < phase.small_epochs < phase.epochs:
+            raise ValueError(
+                f"Phase {phase.name!r} has {phase.small_epochs} small epochs of {phase.epochs}: leave some that are not"
+            )
     if recipe.optimizer not in ("AdamW", "Muon"):
         raise ValueError(f"Unknown optimizer {recipe.optimizer!r}: choose 'AdamW' or 'Muon'")
+    if recipe.optimizer == "Muon" and recipe.keep_norms:
+        raise ValueError("Muon gives filters another length, and norms that are kept do not follow: keep_norms=False")
 
 
 def rounds(phase: Phase) -> int:
@@ -103,10 +110,12 @@ def optimizer(
 ) -> torch.optim.Optimizer:
     """AdamW, which needs little tuning, or Muon, which learns faster where batch normalization follows every filter.
 
+    Muon is not for networks without it, such as VGG, nor for those whose head is a filter bank, such as SqueezeNet.
     Source: Loshchilov and Hutter (2019), Decoupled Weight Decay Regularization; see `muon.Muon`.
     """
     if recipe.optimizer == "Muon":
-        return Muon(parameters, learning_rate, weight_decay=recipe.weight_decay)
+        digits = torch.bfloat16 if compute.precision(device) == torch.bfloat16 else torch.float32
+        return Muon(parameters, learning_rate, weight_decay=recipe.weight_decay, precision=digits)
     fused = device.type in ("cpu", "cuda")
     return torch.optim.AdamW(parameters, learning_rate, weight_decay=recipe.weight_decay, fused=fused)
 
@@ -126,8 +135,8 @@ def learning_rate_factor(step: int, steps: int) -> float:
 def look_ahead(slow: Sequence[torch.Tensor], fast: Sequence[torch.Tensor], progress: float) -> None:
     """Take back a part of the last steps: both become a mean of where they began (slow) and where they ended (fast).
 
-    progress: share of the phase that is over, 0 to 1. What is taken back grows with its third power up to three
-    quarters, so that in the end many steps are averaged, and what chance brought into each of them is lost.
+    progress: share of the phase that is over, 0 to 1. What is taken back grows with its third power up to 0.77,
+    so that in the end many steps are averaged, and what chance brought into each of them is lost.
     Source: Zhang et al. (2019), Lookahead Optimizer: k Steps Forward, 1 Step Back; Jordan (2024), airbench.
     """
     for before, after in zip(slow, fast, strict=True):

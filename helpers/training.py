@@ -179,8 +179,8 @@ def _learn(stretch: _Stretch, epoch: int, number: int) -> dict[str, float]:
     networks.training_mode(network, keep_norms=recipe.keep_norms)
     with torch.random.fork_rng([device] if device.type == "cuda" else []), distributed.whole_batches(network):
         order = batches(np.arange(len(labels)), recipe.batch_size, seed_epoch(recipe.seed, number))
-        floats = [tensor for tensor in learning.state_dict().values() if tensor.is_floating_point()]
-        fast, steps = floats if recipe.lookahead else [], stretch.phase.epochs * len(order)
+        steps = stretch.phase.epochs * len(order)
+        fast = networks.learned(learning) if recipe.lookahead else []
         slow = [tensor.clone() for tensor in fast]
         for step, positions in enumerate(order):
             done = epoch * len(order) + step
@@ -198,7 +198,7 @@ def _learn(stretch: _Stretch, epoch: int, number: int) -> dict[str, float]:
             scaler.scale(batch_loss * distributed.processes() / len(positions)).backward()
             scaler.step(optimizer)
             scaler.update()
-            if (step + 1) % recipes.LOOKAHEAD_STEPS == 0 or step + 1 == len(order):
+            if fast and ((step + 1) % recipes.LOOKAHEAD_STEPS == 0 or step + 1 == len(order)):
                 recipes.look_ahead(slow, fast, done / steps)
             sums = sums + _sums(batch_loss, logits, truth)
     figures = _figures("train", distributed.total(sums))

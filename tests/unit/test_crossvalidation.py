@@ -73,6 +73,22 @@ def test_shared_activations_give_what_each_fold_would_have_computed(many, tmp_pa
     pd.testing.assert_frame_equal(shared, alone, rtol=1e-4, atol=1e-4)
 
 
+def test_each_fold_is_looked_at_as_its_validation_items_say(many, tmp_path, monkeypatch):
+    asked, probabilities = [], crossvalidation.predict.probabilities
+
+    def noted(*what, **how):
+        asked.append(how["mirrored"])
+        return probabilities(*what, **how)
+
+    verdicts = iter([True, False, True])
+    monkeypatch.setattr(
+        crossvalidation.predict, "look", lambda *what, **how: (next(verdicts), probabilities(*what[:3], what[4], **how))
+    )
+    monkeypatch.setattr(crossvalidation.predict, "probabilities", noted)
+    answers(many, candidate([recipes.Phase("head", "head", 1)]), tmp_path)
+    assert asked == [True, False, True]
+
+
 def test_a_run_that_was_broken_off_trains_no_fold_twice(many, tmp_path, monkeypatch):
     way = candidate([recipes.Phase("tuned", "all", 1, 0.001)], keep_norms=False)
     first, _ = answers(many, way, tmp_path)
