@@ -95,13 +95,6 @@ def training_mode(network: nn.Module, *, keep_norms: bool) -> None:
             layer.eval()
 
 
-def learned(network: nn.Module) -> list[torch.Tensor]:
-    """All that learning changes: the numbers that learn, and the running statistics of batch normalization."""
-    learning = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
-    running = ("running_mean", "running_var")
-    return [tensor for name, tensor in network.state_dict().items() if name in learning or name.endswith(running)]
-
-
 def count_parameters(network: nn.Module, *, trainable: bool = False) -> int:
     """How many numbers the network holds, or of these, how many learn."""
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad or not trainable)

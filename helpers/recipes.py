@@ -11,14 +11,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from helpers import compute
-from helpers.muon import Muon
 from helpers.networks import IMAGENET_NORMALIZATION
 from helpers.stages import HEAD
 
-SMALL = 5 / 8  # of height and width, in the small epochs of a phase
-LOOKAHEAD_STEPS = 5  # from one look ahead to the next
-_TAKEN_BACK = 0.95**LOOKAHEAD_STEPS  # of them, at the end of a phase
 _WARM_UP_FRACTION = 0.1  # of a phase's steps, in which the learning rate climbs
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -30,17 +25,12 @@ class Phase(NamedTuple):
     train: "head", "last stage" (and the head), "all", or the name of the first stage that learns (`stages.stages`).
     epochs: how often each image is seen. The head alone is not stepped towards but solved, on that many augmented
     copies of each image; learning_rate has no meaning there.
-    small_epochs: so many of the epochs, the first ones, see images of 5/8 of their height and width, for 2/5 of the
-    work: a good start, during which nothing is stopped early. Only where all learns, and for networks that take images
-    of that size, too.
-    Source: Howard (2018), Training ImageNet in 3 Hours for $25 (progressive resizing).
     """
 
     name: str
     train: str
     epochs: int
     learning_rate: float = 0.0
-    small_epochs: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,8 +40,7 @@ class Recipe:
     patience: epochs without a lower validation loss that end a phase. keep_norms: see `networks.training_mode`; False
     for a network that starts from nothing. normalization: see `images.normalize`.
     copies: augmented copies of which the frozen part's activations are remembered; see `activations.prepare`.
-    augmentation: how far they go from the image, a name of `images.AUGMENTATIONS`. optimizer: "AdamW" or
-    "Muon", see `optimizer`. lookahead: see `look_ahead`.
+    augmentation: how far they go from the image, a name of `images.AUGMENTATIONS`. momentum: see `optimizer`.
     """
 
     phases: Sequence[Phase]
@@ -63,26 +52,8 @@ class Recipe:
     keep_norms: bool = True
     copies: int | None = None
     augmentation: str = "gentle"
-    optimizer: str = "AdamW"
-    lookahead: bool = False
+    momentum: float = 0.0
     normalization: dict[str, list[float]] = field(default_factory=lambda: IMAGENET_NORMALIZATION)
-
-
-def check(recipe: Recipe) -> None:
-    """Raise ValueError where the recipe has no epochs, small ones at the wrong place, or an unfit optimizer."""
-    if not any(rounds(phase) for phase in recipe.phases):
-        raise ValueError("The recipe has no epochs: ask for copies to solve the head on, or for epochs of fine-tuning")
-    for phase in recipe.phases:
-        if phase.small_epochs and phase.train != "all":
-            raise ValueError(f"Phase {phase.name!r} has small epochs: they need train='all', not {phase.train!r}")
-        if phase.small_epochs and not 0 < phase.small_epochs < phase.epochs:
-            raise ValueError(
-                f"Phase {phase.name!r} has {phase.small_epochs} small epochs of {phase.epochs}: leave some that are not"
-            )
-    if recipe.optimizer not in ("AdamW", "Muon"):
-        raise ValueError(f"Unknown optimizer {recipe.optimizer!r}: choose 'AdamW' or 'Muon'")
-    if recipe.optimizer == "Muon" and recipe.keep_norms:
-        raise ValueError("Muon gives filters another length, and norms that are kept do not follow: keep_norms=False")
 
 
 def rounds(phase: Phase) -> int:
@@ -97,9 +68,7 @@ def next_epoch(history: Sequence[dict], recipe: Recipe) -> tuple[Phase, int] | N
         if any(later.name in started for later in recipe.phases[position + 1 :]):
             continue
         rows = [row for row in history if row["phase"] == phase.name]
-        stale = len(rows) >= phase.small_epochs + recipe.patience and not any(
-            row["best"] for row in rows[-recipe.patience :]
-        )
+        stale = len(rows) >= recipe.patience and not any(row["best"] for row in rows[-recipe.patience :])
         if len(rows) < rounds(phase) and not stale:
             return phase, len(rows)
     return None
@@ -108,16 +77,16 @@ def next_epoch(history: Sequence[dict], recipe: Recipe) -> tuple[Phase, int] | N
 def optimizer(
     parameters: Iterable[torch.nn.Parameter], recipe: Recipe, learning_rate: float, device: torch.device
 ) -> torch.optim.Optimizer:
-    """AdamW, which needs little tuning, or Muon, which learns faster where batch normalization follows every filter.
+    """AdamW, or where the recipe has a momentum, stochastic gradient descent with that of Nesterov.
 
-    Muon is not for networks without it, such as VGG, nor for those whose head is a filter bank, such as SqueezeNet.
-    Source: Loshchilov and Hutter (2019), Decoupled Weight Decay Regularization; see `muon.Muon`.
+    The first needs little tuning; the second takes longer, and learns less by heart.
+    Source: Loshchilov and Hutter (2019), Decoupled Weight Decay Regularization; Sutskever et al. (2013), On the
+    Importance of Initialization and Momentum in Deep Learning.
     """
-    if recipe.optimizer == "Muon":
-        digits = torch.bfloat16 if compute.precision(device) == torch.bfloat16 else torch.float32
-        return Muon(parameters, learning_rate, weight_decay=recipe.weight_decay, precision=digits)
-    fused = device.type in ("cpu", "cuda")
-    return torch.optim.AdamW(parameters, learning_rate, weight_decay=recipe.weight_decay, fused=fused)
+    how = {"weight_decay": recipe.weight_decay, "fused": device.type in ("cpu", "cuda")}
+    if recipe.momentum:
+        return torch.optim.SGD(parameters, learning_rate, momentum=recipe.momentum, nesterov=True, **how)
+    return torch.optim.AdamW(parameters, learning_rate, **how)
 
 
 def learning_rate_factor(step: int, steps: int) -> float:
@@ -129,19 +98,6 @@ def learning_rate_factor(step: int, steps: int) -> float:
     if step < warm_up:
         return (step + 1) / warm_up
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
-
-
-@torch.no_grad()
-def look_ahead(slow: Sequence[torch.Tensor], fast: Sequence[torch.Tensor], progress: float) -> None:
-    """Take back a part of the last steps: both become a mean of where they began (slow) and where they ended (fast).
-
-    progress: share of the phase that is over, 0 to 1. What is taken back grows with its third power up to 0.77,
-    so that in the end many steps are averaged, and what chance brought into each of them is lost.
-    Source: Zhang et al. (2019), Lookahead Optimizer: k Steps Forward, 1 Step Back; Jordan (2024), airbench.
-    """
-    for before, after in zip(slow, fast, strict=True):
-        before.lerp_(after, 1 - _TAKEN_BACK * progress**3)
-        after.copy_(before)
 
 
 def class_weights(labels: np.ndarray, classes: int) -> torch.Tensor:

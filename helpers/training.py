@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from helpers import (
     activations,
@@ -41,7 +40,7 @@ from helpers.arrays import Array
 from helpers.catalog import Dataset
 from helpers.images import Examples, batches, load_images, rows_where
 from helpers.networks import Model, load_state
-from helpers.recipes import Loss, Phase, Recipe, next_epoch, rounds
+from helpers.recipes import Loss, Phase, Recipe, learning_rate_factor, loss_function, next_epoch, rounds
 
 _DEFAULT_PHASES = [("head", "head", 4), ("fine-tuning", "last stage", 12, 2e-4)]
 _SOLVED_ROWS = 8192  # of features at once
@@ -85,8 +84,7 @@ def train(
     shared: what frozen parts give for all images, by the `train` of the phase that learns on it.
     Raises ValueError where a split or the recipe is empty, FloatingPointError where the loss is no longer a number.
     """
-    recipes.check(recipe)
-    _check(examples)
+    _check(examples, recipe)
     key = checkpoints.key_of([identity, asdict(recipe)], examples)
     report = report if distributed.is_first() else lambda line: None
     network.to(device, memory_format=torch.channels_last)
@@ -126,10 +124,12 @@ def _resume(checkpoint: Path | None, key: str, network: nn.Module, report: Repor
     return state
 
 
-def _check(examples: Examples) -> None:
+def _check(examples: Examples, recipe: Recipe) -> None:
     for split in ("train", "validation"):
         if not len(getattr(examples, split)):
             raise ValueError(f"The {split} split is empty: prepare the data with a larger {split} fraction")
+    if not any(rounds(phase) for phase in recipe.phases):
+        raise ValueError("The recipe has no epochs: ask for copies to solve the head on, or for epochs of fine-tuning")
 
 
 def seed_epoch(seed: int, number: int) -> torch.Generator:
@@ -153,7 +153,7 @@ def _start(
     frozen, learning = stages.split(network, phase.train)
     networks.freeze(network, train=phase.train)
     classes = len(network.get_submodule(stages.head_name(network)).weight)
-    loss = recipes.loss_function(examples.labels[examples.train], classes, recipe.label_smoothing, setting.device)
+    loss = loss_function(examples.labels[examples.train], classes, recipe.label_smoothing, setting.device)
     if phase.train == stages.HEAD:
         inputs = stored or activations.remember(frozen, examples, setting, phase.epochs, report)
         return _Stretch(phase, network, examples, recipe, setting.device, loss, learning, inputs, None)
@@ -179,17 +179,11 @@ def _learn(stretch: _Stretch, epoch: int, number: int) -> dict[str, float]:
     networks.training_mode(network, keep_norms=recipe.keep_norms)
     with torch.random.fork_rng([device] if device.type == "cuda" else []), distributed.whole_batches(network):
         order = batches(np.arange(len(labels)), recipe.batch_size, seed_epoch(recipe.seed, number))
-        steps = stretch.phase.epochs * len(order)
-        fast = networks.learned(learning) if recipe.lookahead else []
-        slow = [tensor.clone() for tensor in fast]
         for step, positions in enumerate(order):
-            done = epoch * len(order) + step
-            factor = recipes.learning_rate_factor(done, steps)
+            factor = learning_rate_factor(epoch * len(order) + step, stretch.phase.epochs * len(order))
             optimizer.param_groups[0]["lr"] = stretch.phase.learning_rate * factor
             own = distributed.share(positions)
             values, truth = inputs.train(epoch, own), labels[own.to(device)]
-            if epoch < stretch.phase.small_epochs:
-                values = F.interpolate(values, scale_factor=recipes.SMALL, mode="bilinear")
             with compute.autocast(learning, device, learning=True):
                 logits = learning(values)
             batch_loss = loss(logits, truth)
@@ -198,8 +192,6 @@ def _learn(stretch: _Stretch, epoch: int, number: int) -> dict[str, float]:
             scaler.scale(batch_loss * distributed.processes() / len(positions)).backward()
             scaler.step(optimizer)
             scaler.update()
-            if fast and ((step + 1) % recipes.LOOKAHEAD_STEPS == 0 or step + 1 == len(order)):
-                recipes.look_ahead(slow, fast, done / steps)
             sums = sums + _sums(batch_loss, logits, truth)
     figures = _figures("train", distributed.total(sums))
     learned = {"learning_rate": optimizer.param_groups[0]["lr"]} | figures | _validate(stretch)

@@ -15,7 +15,7 @@ from helpers.recipes import Phase, Recipe
 
 # In the phases with steps nothing is stepped towards: only batch statistics change, and only rounding may differ.
 PHASES = [Phase("half", "last stage", 1, 0.0), Phase("whole", "all", 2, 0.0), Phase("head", "head", 2)]
-RECIPE = Recipe(PHASES, batch_size=5, seed=1, keep_norms=False, patience=9, lookahead=True)
+RECIPE = Recipe(PHASES, batch_size=5, seed=1, keep_norms=False, patience=9)
 
 
 @pytest.fixture

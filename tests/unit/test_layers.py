@@ -9,8 +9,7 @@ AUGMENTATION = [
     layers.RandomFlip(),
     layers.RandomRotation(20.0),
     layers.RandomZoom(0.2),
-    layers.RandomShift(0.25),
-    layers.Cutout(0.5),
+    layers.RandomShift(2),
 ]
 
 
@@ -46,7 +45,7 @@ def test_a_flip_is_the_image_or_its_mirror():
 
 def test_a_shift_moves_by_whole_pixels_and_mirrors_the_rim():
     torch.manual_seed(0)
-    rows = {tuple(image[0, 0].tolist()) for image in layers.RandomShift(1 / 8)(GRADIENT.repeat(16, 1, 1, 1))}
+    rows = {tuple(image[0, 0].tolist()) for image in layers.RandomShift(1)(GRADIENT.repeat(16, 1, 1, 1))}
     assert rows == {(0, 1, 2, 3, 4, 5, 6, 7), (1, 2, 3, 4, 5, 6, 7, 6), (1, 0, 1, 2, 3, 4, 5, 6)}
 
 
@@ -60,15 +59,6 @@ def test_a_zoom_keeps_the_middle(monkeypatch):
     monkeypatch.setattr(torch, "rand", lambda *shape, device: torch.zeros(*shape))  # half of what is seen
     seen = layers.RandomZoom(0.5)(GRADIENT.contiguous())[0, 0, 4]
     torch.testing.assert_close(seen, torch.arange(8.0) / 2 + 1.75, atol=1e-4, rtol=0)
-
-
-def test_a_cutout_is_a_square_of_zeros_that_may_leave_the_image(monkeypatch):
-    places = torch.tensor([[0.5, 0.5], [0.0, 1.0]]).view(2, 2, 1, 1, 1)  # the middle, and the upper right corner
-    monkeypatch.setattr(torch, "rand", lambda *shape, device: places)
-    cut = layers.Cutout(0.5)(torch.ones(2, 1, 8, 8))[:, 0]
-    for image, (down, right) in zip(cut, [(slice(2, 6), slice(2, 6)), (slice(0, 2), slice(6, 8))], strict=True):
-        assert (image[down, right] == 0).all()
-        assert image.sum() == 64 - image[down, right].numel()
 
 
 def photos(seed):

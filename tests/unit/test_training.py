@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from helpers import checkpoints, images, networks, predict, recipes, training
 from helpers.images import Examples
-from helpers.muon import Muon
 from helpers.recipes import Phase, Recipe
 
 CPU = torch.device("cpu")
@@ -26,8 +25,8 @@ def small(seed=0):
     return networks.build("small_cnn", 2, "none")
 
 
-def noise(count, size=16):
-    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+def noise(count):
+    return torch.randint(0, 256, (count, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 def plain(colors):
@@ -135,15 +134,13 @@ def test_a_run_interrupted_in_any_epoch_goes_on_to_the_result_of_an_unbroken_one
     assert [file.name for file in checkpoint.parent.iterdir()] == ["checkpoint.safetensors"]
 
 
-def test_muon_lookahead_and_small_epochs_go_on_where_they_were_interrupted(eight, recipe, tmp_path):
+def test_momentum_goes_on_where_it_was_interrupted(eight, recipe, tmp_path):
     def interrupt(line):
         if line.startswith("epoch   3/"):
             raise KeyboardInterrupt
 
-    phase = Phase("whole", "all", 5, 0.1, small_epochs=4)
-    recipe = dataclasses.replace(recipe, phases=[phase], optimizer="Muon", lookahead=True, keep_norms=False, patience=9)
+    recipe = dataclasses.replace(recipe, momentum=0.9)
     network, resumed, checkpoint = small(), small(), tmp_path / "checkpoint.safetensors"
-    eight = eight._replace(images=noise(8, 32))
     history = run(network, eight, recipe)
     with pytest.raises(KeyboardInterrupt):
         run(small(), eight, recipe, checkpoint=checkpoint, report=interrupt)
@@ -153,66 +150,16 @@ def test_muon_lookahead_and_small_epochs_go_on_where_they_were_interrupted(eight
     assert same(resumed, network)
 
 
-def test_the_optimizer_is_adamw_or_muon(recipe):
+def test_the_optimizer_is_adamw_or_with_momentum_that_of_nesterov(recipe):
     weight = torch.nn.Parameter(torch.ones(2))
-    made = {name: dataclasses.replace(recipe, weight_decay=0.3, optimizer=name) for name in ("AdamW", "Muon")}
-    for name, wanted in {"AdamW": torch.optim.AdamW, "Muon": Muon}.items():
-        optimizer = recipes.optimizer([weight], made[name], 0.02, CPU)
-        assert (type(optimizer), optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (wanted, 0.02, 0.3)
-
-
-def test_looking_ahead_takes_nothing_back_at_first_and_three_quarters_in_the_end():
-    for progress, expected in ((0.0, 10.0), (0.5, 10 * (1 - 0.95**5 / 8)), (1.0, 10 * (1 - 0.95**5))):
-        slow, fast = torch.zeros(2), torch.full((2,), 10.0)
-        recipes.look_ahead([slow], [fast], progress)
-        torch.testing.assert_close(slow, torch.full((2,), expected))
-        assert torch.equal(slow, fast)
-
-
-def test_looking_ahead_averages_weights_and_batch_statistics(eight, recipe):
-    phases = [Phase("whole", "all", 1, 0.01)]
-    found = []
-    for lookahead in (False, True):
-        network = small()
-        started = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-        how = {"phases": phases, "batch_size": 2, "keep_norms": False, "lookahead": lookahead}  # four steps
-        run(network, eight, dataclasses.replace(recipe, **how))
-        found.append({name: (tensor - started[name]).float() for name, tensor in network.state_dict().items()})
-    plain, averaged = found
-    kept = 1 - 0.95**5 * 0.75**3  # three of the four steps are over when the last one is taken
-    for name, way in plain.items():
-        expected = way if name.endswith("num_batches_tracked") else kept * way
-        torch.testing.assert_close(averaged[name], expected)
-
-
-def test_small_epochs_see_small_images_and_validation_never_does(eight, recipe):
-    network, sizes = small(), []
-    network[0].register_forward_pre_hook(lambda layer, inputs: sizes.append((layer.training, *inputs[0].shape[2:])))
-    phases = [Phase("whole", "all", 3, 0.001, small_epochs=2)]
-    run(network, eight._replace(images=noise(8, 32)), dataclasses.replace(recipe, phases=phases, batch_size=8))
-    assert sizes == [(True, 20, 20), (False, 32, 32), (True, 20, 20), (False, 32, 32), (True, 32, 32), (False, 32, 32)]
-
-
-def test_small_epochs_where_only_a_part_learns_are_refused(eight, recipe):
-    wrong = dataclasses.replace(recipe, phases=[Phase("half", "stage 3", 2, 0.001, small_epochs=1)])
-    with pytest.raises(ValueError, match="Phase 'half' has small epochs: they need train='all', not 'stage 3'"):
-        run(small(), eight, wrong)
-
-
-def test_a_phase_of_small_epochs_alone_is_refused(eight, recipe):
-    wrong = dataclasses.replace(recipe, phases=[Phase("whole", "all", 2, 0.001, small_epochs=2)])
-    with pytest.raises(ValueError, match="Phase 'whole' has 2 small epochs of 2: leave some that are not"):
-        run(small(), eight, wrong)
-
-
-def test_muon_is_refused_where_norms_are_kept(eight, recipe):
-    with pytest.raises(ValueError, match="norms that are kept do not follow: keep_norms=False"):
-        run(small(), eight, dataclasses.replace(recipe, optimizer="Muon"))
-
-
-def test_an_unknown_optimizer_is_refused(eight, recipe):
-    with pytest.raises(ValueError, match="Unknown optimizer 'Adam': choose 'AdamW' or 'Muon'"):
-        run(small(), eight, dataclasses.replace(recipe, optimizer="Adam"))
+    adam = recipes.optimizer([weight], dataclasses.replace(recipe, weight_decay=0.3), 0.02, CPU)
+    assert (type(adam), adam.defaults["lr"], adam.defaults["weight_decay"]) == (torch.optim.AdamW, 0.02, 0.3)
+    heavy = recipes.optimizer([weight], dataclasses.replace(recipe, weight_decay=0.0, momentum=0.5), 0.1, CPU)
+    for _ in range(2):
+        weight.grad = torch.tensor([1.0, 2.0])
+        heavy.step()
+    # steps of 1.5 and 1.75 gradients: the gradient, and half of the velocity, which was 1 and is 1.5
+    torch.testing.assert_close(weight.detach(), 1 - 0.1 * 3.25 * torch.tensor([1.0, 2.0]))
 
 
 def test_a_finished_run_is_not_trained_again(eight, recipe, unbroken, tmp_path):
@@ -278,14 +225,6 @@ def test_each_phase_starts_from_the_best_so_far(network, disputed, harmful):
 def test_a_phase_ends_when_its_patience_does(network, disputed, still):
     history = run(network, disputed, still(10, patience=3))
     assert history["best"].tolist() == [True, False, False, False]
-
-
-def test_small_epochs_do_not_try_the_patience(recipe):
-    phase = Phase("whole", "all", 9, 0.001, small_epochs=3)
-    impatient = dataclasses.replace(recipe, phases=[phase], patience=2)
-    stale = [{"phase": "whole", "best": False}]
-    assert recipes.next_epoch(stale * 4, impatient) == (phase, 4)
-    assert recipes.next_epoch(stale * 5, impatient) is None
 
 
 def test_a_new_phase_has_its_own_patience(network, disputed, halves):
