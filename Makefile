@@ -14,15 +14,15 @@ EXPORT := PYDEVD_DISABLE_FILE_VALIDATION=1 IPYTHONDIR=$(CURDIR)/.venv/ipython \
 	JUPYTER_CONFIG_DIR=$(CURDIR)/.venv/etc MPLCONFIGDIR=$(CURDIR)/.venv/matplotlib PATH="$(CURDIR)/$(BIN):$$PATH"
 PAPERMILL := $(EXPORT) $(BIN)/papermill --log-output --no-progress-bar --cwd .
 
-# Your own photos take the place of the sample, and get networks that start from ImageNet.
+# Your own photos take the place of the sample, and get networks that start from ImageNet. What starts from nothing
+# needs larger steps, and learns from smaller pictures as well.
 RAW_DATA ?= $(if $(wildcard transfer/raw-data.zip),transfer/raw-data.zip,sample)
-ifeq ($(RAW_DATA),sample)
+WEIGHTS ?= $(if $(filter sample,$(RAW_DATA)),none,imagenet)
+ifeq ($(WEIGHTS),none)
 ARCHITECTURES ?= [small_cnn, mobilenet_v3_small]
-WEIGHTS ?= none
 TRAINING ?= -y '{image_height: 128, image_width: 128, batch_size: 16, fine_tuning_epochs: 24, fine_tuning_rate: 0.002}'
 else
 ARCHITECTURES ?= [resnet18, efficientnet_b0, mobilenet_v3_large]
-WEIGHTS ?= imagenet
 TRAINING ?=
 endif
 
