@@ -33,8 +33,9 @@ Every fold:
 
 ### Where the networks look
 
-{explained} test photos with damage boxes, maps laid over the whole photo; times its area: share of the positive
-attribution in the box over the box's share of the photo (1 is chance); pointed: pointing game. 95 % intervals.
+{explained} test photos with damage boxes. Times: the share of the positive attribution that lies in the box, over the
+box's share of what the network saw (1 is chance); photo times: over its share of the whole photo, most of which was cut
+off before the network saw it; pointed: pointing game. 95 % intervals.
 
 {attribution}
 
@@ -85,7 +86,7 @@ def write(answers: pd.DataFrame, attribution: pd.DataFrame, wanted: argparse.Nam
     columns = ["network", "view", "accuracy", "95 % interval", "tested"]
     boxed = attribution[attribution["region"] == "damage box"]
     looked = evaluation.as_text(regions.summary(boxed, ["network", "view", "method"], seed=0))
-    looked = looked.drop(columns="overlap").round(3).set_index("network")
+    looked = looked.drop(columns="overlap").rename(columns={"photo_times": "photo times"}).round(3).set_index("network")
     page = PAGE.format(
         items=answers["item"].nunique(),
         annotated=boxed["item"].nunique(),

@@ -7,7 +7,8 @@ import pandas as pd
 
 from helpers import uncertainty
 
-FIGURES = ("attribution", "area", "pointed", "overlap")
+FIGURES = ("attribution", "area", "photo_area", "pointed", "overlap")
+_RATIOS = ("times", "photo_times", "overlap")
 
 
 def scale_boxes(catalog: pd.DataFrame, height: int, width: int) -> list[list[list]]:
@@ -57,16 +58,19 @@ def overlaps(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     return np.array(found)
 
 
-def region_table(maps: np.ndarray, regions: dict[str, np.ndarray]) -> pd.DataFrame:
+def region_table(maps: np.ndarray, regions: dict[str, np.ndarray], seen: np.ndarray) -> pd.DataFrame:
     """For each image and region, how much of the attribution falls inside, beside the share of the area.
 
-    maps: (N, H, W). regions: name to masks (N, H, W). Columns image (0 to N - 1), region, and FIGURES: `shares`, the
-    area (0 to 1), `pointed` and `overlaps`. An image without such a region (no box) has no row.
+    maps: (N, H, W). regions: name to masks (N, H, W). seen: (N, H, W) bool, what of the photo the network saw.
+    Columns image (0 to N - 1), region, and FIGURES: `shares`; the region's share of what was seen (area), which an even
+    look would give it, and of the whole photo (photo_area), both 0 to 1; `pointed` and `overlaps`. An image without
+    such a region (no box) has no row; one whose region was not seen has, with an area of 0.
     """
     tables = []
     for name, masks in regions.items():
         table = pd.DataFrame({"image": range(len(maps)), "region": name})
-        figures = (shares(maps, masks), masks.mean((1, 2)), pointed(maps, masks), overlaps(maps, masks))
+        area = (masks & seen).sum((1, 2)) / seen.sum((1, 2))
+        figures = (shares(maps, masks), area, masks.mean((1, 2)), pointed(maps, masks), overlaps(maps, masks))
         tables.append(table.assign(**dict(zip(FIGURES, figures, strict=True)))[masks.any((1, 2))])
     return pd.concat(tables, ignore_index=True)
 
@@ -75,26 +79,28 @@ def summary(table: pd.DataFrame, by: list[str], seed: int) -> pd.DataFrame:
     """Means over images for each group, with 95 % intervals: by bootstrap over items, of the pointing game by Wilson.
 
     table: rows of `region_table` with the columns of `by`, and item. Columns: by, images, attribution, area, times
-    (its area: the share of the attribution over that of the area; 1 is chance), pointed, overlap; and for times,
-    pointed and overlap their ends, as in "times low".
+    (chance: the share of the attribution over that of the area), photo_times (the same over the region's share of the
+    whole photo), pointed, overlap; and for all but the first three their ends, as in "times low".
     """
     rows = []
     for names, part in table.groupby(by, sort=False):
         values = part[list(FIGURES)].to_numpy(float)
 
         def figures(chosen: np.ndarray, values: np.ndarray = values) -> np.ndarray:
-            attribution, area, _, overlap = values[chosen].mean(0)
-            return np.array([attribution / area, overlap])
+            attribution, area, photo_area, _, overlap = values[chosen].mean(0)
+            times = attribution / area if area else np.nan
+            return np.array([times, attribution / photo_area, overlap])
 
-        times, overlap = figures(np.arange(len(part)))
+        found = figures(np.arange(len(part)))
         ends = uncertainty.bootstrap(figures, part["item"], seed)
         hits = uncertainty.wilson(part["pointed"].sum(), len(part))
         row = dict(zip(by, names, strict=True)) | {"images": len(part)}
         row |= {"attribution": part["attribution"].mean(), "area": part["area"].mean()}
-        row |= {"times": times, "times low": ends.low[0], "times high": ends.high[0]}
         row |= {"pointed": part["pointed"].mean(), "pointed low": hits.low, "pointed high": hits.high}
-        rows.append(row | {"overlap": overlap, "overlap low": ends.low[1], "overlap high": ends.high[1]})
-    ends = [f"{name}{end}" for name in ("times", "pointed", "overlap") for end in ("", " low", " high")]
+        for name, value, low, high in zip(_RATIOS, found, ends.low, ends.high, strict=True):
+            row |= {name: value, f"{name} low": low, f"{name} high": high}
+        rows.append(row)
+    ends = [f"{name}{end}" for name in (*_RATIOS[:2], "pointed", *_RATIOS[2:]) for end in ("", " low", " high")]
     return pd.DataFrame(rows, columns=[*by, "images", "attribution", "area", *ends])
 
 

@@ -44,17 +44,32 @@ def test_the_overlap_is_that_of_as_many_pixels_as_the_region_has():
 
 
 def test_the_region_table_sets_attribution_beside_area_and_leaves_out_what_an_image_has_not():
-    table = regions.region_table(MAPS, {"left": LEFT, "corner": CORNER})
-    assert table[["image", "region", "attribution", "area"]].to_numpy().tolist() == [
-        [0, "left", 0.25, 0.5],
-        [1, "left", 1.0, 0.5],
-        [0, "corner", 0.625, 0.25],
+    table = regions.region_table(MAPS, {"left": LEFT, "corner": CORNER}, np.ones_like(LEFT))
+    assert table[["image", "region", "attribution", "area", "photo_area"]].to_numpy().tolist() == [
+        [0, "left", 0.25, 0.5, 0.5],
+        [1, "left", 1.0, 0.5, 0.5],
+        [0, "corner", 0.625, 0.25, 0.25],
     ]
 
 
+def test_an_even_look_at_what_was_cut_out_is_chance_however_small_the_cut():
+    seen, box = np.zeros((4, 20, 20), bool), np.zeros((4, 20, 20), bool)
+    seen[:, 4:12, 6:16], box[:, 8:10, 7:11] = True, True
+    found = regions.region_table(seen.astype(float), {"box": box}, seen).assign(item=range(4))
+    (row,) = regions.summary(found, ["region"], seed=0).to_dict("records")
+    assert (row["times"], row["photo_times"]) == pytest.approx((1, 5))  # 80 of 400 pixels were seen
+
+
+def test_a_region_that_was_cut_off_is_counted_as_missed():
+    seen, box = np.zeros((1, 4, 4), bool), np.zeros((1, 4, 4), bool)
+    seen[:, :2], box[:, 3] = True, True
+    (row,) = regions.region_table(seen.astype(float), {"box": box}, seen).to_dict("records")
+    assert (row["attribution"], row["area"], row["photo_area"]) == (0, 0, 0.25)
+
+
 def table(attribution, area, region="box", pointed=False):
-    rows = [(f"item {number}", region, value, area, pointed, 0.5) for number, value in enumerate(attribution)]
-    return pd.DataFrame(rows, columns=["item", "region", "attribution", "area", "pointed", "overlap"])
+    rows = [(f"item {number}", region, value, area, area / 2, pointed, 0.5) for number, value in enumerate(attribution)]
+    return pd.DataFrame(rows, columns=["item", "region", *regions.FIGURES])
 
 
 def test_the_summary_is_the_share_of_attribution_over_that_of_the_area_with_its_interval():
@@ -67,7 +82,7 @@ def test_the_summary_is_the_share_of_attribution_over_that_of_the_area_with_its_
 
 def test_without_any_region_there_is_nothing_to_sum_up():
     nowhere = np.zeros((2, 2, 2), bool)
-    empty = regions.region_table(MAPS, {"damage box": nowhere}).assign(item="", method="")
+    empty = regions.region_table(MAPS, {"damage box": nowhere}, LEFT).assign(item="", method="")
     found = regions.summary(empty, ["method", "region"], seed=0)
     assert found.empty
     assert {"method", "region", "times low", "pointed"} <= set(found)
