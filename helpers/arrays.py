@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-MEMORY_BYTES = 2**30  # what one array may take in memory
+MEMORY_BYTES = int(os.environ.get("HELPERS_MEMORY_BYTES", 2**30))  # what one array may take in memory
 
 
 class FileArray(NamedTuple):
@@ -26,6 +27,16 @@ class FileArray(NamedTuple):
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its elements."""
+        return self[:0].dtype
+
+    @property
+    def nbytes(self) -> int:
+        """What its elements take on disk."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 Array = torch.Tensor | FileArray

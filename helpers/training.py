@@ -311,7 +311,7 @@ def main() -> None:
         if wanted.crop:
             dataset = crops.find(dataset, crops.empty_views(dataset), size[1] / size[0])
         recipe = Recipe(**{"phases": _DEFAULT_PHASES, "batch_size": 16, "seed": 0} | wanted.recipe)
-        folder = wanted.output_archive.parent / "checkpoints"
+        folder = wanted.output_archive.with_suffix(".work")
         model = fit(
             wanted.architecture,
             wanted.weights,

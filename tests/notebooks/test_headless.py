@@ -69,17 +69,23 @@ def tiny(notebook):
     return next(cell.metadata["nbmake"]["mock"] for cell in cells if cell.id == "parameters")
 
 
-def test_alone_in_an_empty_folder_each_gets_helpers_and_runs(tmp_path, fresh_python, wheel):
+def test_alone_and_with_less_memory_than_its_photos_take_each_gets_helpers_and_runs(tmp_path, fresh_python, wheel):
     folder = tmp_path / "content"
-    folder.mkdir()
+    others = folder / "transfer" / "tiny" / "work" / "not-ours.txt"
+    others.parent.mkdir(parents=True)
+    others.touch()
     without = subprocess.run([fresh_python, "-c", "import helpers"], stderr=subprocess.DEVNULL, cwd=folder, check=False)
     assert without.returncode != 0
     for notebook in NOTEBOOKS:
         (folder / notebook.name).write_bytes(notebook.read_bytes())
         options = ["-y", json.dumps(tiny(notebook))]
-        result = papermill(fresh_python, notebook.name, folder, *options, HELPERS_SOURCE=str(wheel))
+        surroundings = {"HELPERS_SOURCE": str(wheel), "HELPERS_MEMORY_BYTES": "1"}
+        result = papermill(fresh_python, notebook.name, folder, *options, **surroundings)
         assert result.returncode == 0, f"{notebook.name}: {result.stderr[-3000:]}"
         cells = nbformat.read(folder / "out.ipynb", as_version=4).cells
         shown = [out.get("data", {}) for cell in cells for out in cell.get("outputs", [])]
         assert sum("image/png" in data for data in shown) >= 3
-    assert {path.name for path in (folder / "transfer" / "tiny").glob("*.zip")} >= {"data.zip", "models.zip"}
+    left = {path.name for path in (folder / "transfer" / "tiny").iterdir()}
+    assert left >= {"data.zip", "models.zip"}
+    assert others.exists()
+    assert not [name for name in left if name.endswith(".work")]

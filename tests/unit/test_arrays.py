@@ -28,7 +28,7 @@ def test_what_fits_stays_in_memory_and_no_file_is_written(tmp_path):
 def test_a_file_gives_the_rows_that_memory_would(chosen, tmp_path_factory):
     file = tmp_path_factory.mktemp("arrays") / "folder" / "a.npy"
     array = arrays.collect(parts(rows()), SHAPE, np.float16, file, memory_bytes=83)
-    assert (len(array), array.shape) == (7, SHAPE)
+    assert (len(array), array.shape, array.dtype, array.nbytes) == (7, SHAPE, torch.float16, 84)
     for index in (np.array(chosen, int), torch.tensor(chosen, dtype=torch.long), slice(2, 5)):
         assert torch.equal(array[index], rows()[index])
     assert [entry.name for entry in file.parent.iterdir()] == ["a.npy"]
