@@ -11,6 +11,8 @@ from scipy.spatial import ConvexHull
 _LEAST_OF_OTSU = 0.4  # Otsu's threshold finds the bright sides of a carton; its shaded ones differ less
 _RIM = 1.2  # of what is cut out, over the extent of the thing in it
 _SMALLEST, _LARGEST = 0.002, 0.7  # of the photo's area that a thing may have
+_SMALLEST_USUAL = 0.02  # of the photo's area: a view where less differs in most photos shows no thing that moves
+_MOST_UNEVEN = 4.0  # ratio of large things to small ones in the photos of one view
 
 
 def carton_masks(images: torch.Tensor, empty: torch.Tensor) -> np.ndarray:
@@ -31,6 +33,16 @@ def carton_masks(images: torch.Tensor, empty: torch.Tensor) -> np.ndarray:
 def empty_view(images: torch.Tensor) -> torch.Tensor:
     """(3, H, W): the median of many images (N, 3, H, W) of a fixed camera, in which the things have vanished."""
     return images[:: max(1, len(images) // 64)].float().median(0).values
+
+
+def moves(masks: np.ndarray) -> bool:
+    """Whether masks (N, H, W) of one view's photos look like one thing that lies elsewhere in each of them.
+
+    Where things lie at a fixed place, the median of the photos holds them, and what differs from it is something else:
+    a label that sits elsewhere, the damage, noise. That is small or of very uneven size.
+    """
+    small, usual, large = np.percentile(masks.mean((1, 2)), [10, 50, 90])
+    return bool(usual >= _SMALLEST_USUAL and large <= _MOST_UNEVEN * small)
 
 
 def crop_box(mask: np.ndarray, width: float, height: float, aspect: float) -> tuple[float, float, float, float]:

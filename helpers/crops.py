@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from helpers.cartons import carton_masks, crop_box, empty_view
+from helpers.cartons import carton_masks, crop_box, empty_view, moves
 from helpers.catalog import Dataset
 from helpers.images import load_images, rows_where
 from helpers.photos import encode
@@ -24,12 +24,20 @@ _CHUNK = 64
 
 
 def empty_views(dataset: Dataset) -> dict[str, str]:
-    """Each view without anything, from its training photos: a JPEG of 180 x 320 px in base64, as a card keeps it."""
+    """Each view without anything, from its training photos: a JPEG of 180 x 320 px in base64, as a card keeps it.
+
+    A view whose things do not move (see `cartons.moves`), or that has no training photos, has none.
+    """
     found = {}
     for view in dataset.views:
         rows = rows_where(dataset.catalog, split="train", view=view)
+        if not len(rows):
+            continue
         some = dataset._replace(catalog=dataset.catalog.iloc[rows[:: max(1, len(rows) // 64)][:64]])
-        empty = empty_view(load_images(whole(some), *_LOOK_PX))
+        pixels = load_images(whole(some), *_LOOK_PX)
+        empty = empty_view(pixels)
+        if not moves(carton_masks(pixels[:], empty)):
+            continue
         picture = Image.fromarray(empty.byte().permute(1, 2, 0).numpy())
         found[view] = base64.b64encode(encode(picture)).decode()
     return found

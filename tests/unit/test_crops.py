@@ -82,6 +82,27 @@ def test_a_view_without_an_empty_one_keeps_its_whole_photos(line):
     assert found.loc[found["view"] == "top", "crop"].tolist() == [[0, 0, 320, 180]] * 9
 
 
+def test_things_that_do_not_move_are_not_cut_out(make_dataset, tmp_path):
+    generator, pictures = np.random.default_rng(0), []
+    part = generator.integers(60, 200, (9, 14, 3)).repeat(12, 0).repeat(12, 1)  # lies at one place, as in a fixture
+    for number in range(20):
+        photo = belt("side").copy()
+        photo[30 + number % 2 : 138 + number % 2, 70:238] = part
+        top, left = generator.integers(40, 110), generator.integers(80, 200)
+        photo[top : top + 18, left : left + 22] = 250  # a label that is stuck elsewhere each time
+        photo = photo + generator.normal(0, 1.5, photo.shape)
+        pictures.append(("good", "side", f"item{number}", "train", photo.clip(0, 255).astype(np.uint8)))
+    fixed = make_dataset(tmp_path / "data.zip", pictures)
+    assert crops.empty_views(fixed) == {}
+    assert crops.find(fixed, {}, 1.0) is fixed
+
+
+def test_a_view_without_photos_to_learn_from_is_not_cut_out(line):
+    dataset, _ = line
+    catalog = dataset.catalog.assign(split=np.where(dataset.catalog["view"] == "top", "test", "train"))
+    assert crops.empty_views(dataset._replace(catalog=catalog)).keys() == {"side"}
+
+
 def test_maps_are_laid_where_they_were_cut_out_and_keep_their_sum(line):
     dataset, places = line
     found = crops.find(dataset, crops.empty_views(dataset), 1.0)
