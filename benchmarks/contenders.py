@@ -58,7 +58,7 @@ def lay_out(archive: Archive, parts: dict[str, list[tuple[str, str]]], folder: P
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
             width, height = Image.open(io.BytesIO(data)).size
-            rows.append((f"images/{label}/{name}", label, "", name, split, width, height, "", "[]"))
+            rows.append((f"images/{label}/{name}", label, "", name, split, width, height, "", "[]", name))
             members.append((f"images/{label}/{name}", data))
     facts = {"format_version": catalog.FORMAT_VERSION, "name": "TrashNet", "views": [], "seed": 0, "raw_sha256": ""}
     facts["classes"] = sorted({label for label, _ in parts["train"]})

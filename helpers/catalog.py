@@ -19,8 +19,8 @@ from helpers.layouts import SPLITS, read_layout
 from helpers.photos import decode, encode, fit
 
 FORMAT_VERSION = 1
-COLUMNS = ["path", "label", "view", "item", "split", "width", "height", "sha256", "boxes"]
-_TEXT = {"path": str, "label": str, "view": str, "item": str, "split": str, "sha256": str, "boxes": str}
+COLUMNS = ["path", "label", "view", "item", "split", "width", "height", "sha256", "boxes", "group"]
+_TEXT = {name: str for name in COLUMNS if name not in ("width", "height")}
 
 
 class SplitError(ValueError):
@@ -30,6 +30,7 @@ class SplitError(ValueError):
 class Dataset(NamedTuple):
     """A set of images: the `data.zip` (or raw archive) they lie in, the catalog, and the facts of a `dataset.json`.
 
+    In the catalog, group is shared by all images that must stand in one split; see `checks.check_photos`.
     empty: views without anything, where the catalog says what to cut out of each photo; see `crops.find`.
     """
 
@@ -48,10 +49,12 @@ class Dataset(NamedTuple):
             return archive.digest()
 
 
-def scan(archive: Archive, progress: Callable[[Iterator], Iterator] = iter) -> tuple[pd.DataFrame, pd.DataFrame]:
+def scan(
+    archive: Archive, progress: Callable[[Iterator], Iterator] = iter, group_look_alikes: bool = True
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The usable photos of a raw archive and the findings, as `checks.check_photos` gives them."""
     photos, misfits = read_layout(archive.names)
-    table, findings = check_photos(archive, photos, progress)
+    table, findings = check_photos(archive, photos, progress, group_look_alikes)
     misfit_rows = pd.DataFrame([(name, reason, LEFT_OUT) for name, reason in misfits], columns=findings.columns)
     return table, pd.concat([misfit_rows, findings], ignore_index=True)
 
@@ -138,7 +141,7 @@ def in_place(archive: Archive, photos: pd.DataFrame, *, name: str, seed: int) ->
     """The data set of divided photos that stay in their raw archive, as they are: for sets of one's own machine."""
     table = photos.sort_values("source", kind="stable").reset_index(drop=True).rename(columns={"source": "path"})
     classes, views = sorted(table["label"].unique()), sorted(set(table["view"]) - {""})
-    table = table.rename(columns={"raw_sha256": "sha256"})[COLUMNS]
+    table = table.rename(columns={"raw_sha256": "sha256"})[COLUMNS].astype({"group": str})
     return Dataset(archive.path, table, name, classes, views, seed, archive.digest())
 
 
@@ -191,6 +194,8 @@ def load(path: str | Path) -> Dataset:
                 raise ArchiveError(f"{path} has format {version}, not {FORMAT_VERSION}: run 01-DataPreparation again")
             catalog = pd.read_csv(io.BytesIO(archive.read("catalog.csv")), dtype=_TEXT, keep_default_na=False)
             catalog["boxes"] = catalog["boxes"].map(json.loads)
+            if "group" not in catalog:  # made elsewhere, or by an earlier version: items alone belong together
+                catalog["group"] = catalog["item"]
             dataset = Dataset(Path(path), catalog[COLUMNS], **facts)
         except ArchiveError:
             raise
@@ -225,9 +230,12 @@ def _check_splits(photos: pd.DataFrame) -> None:
         raise SplitError(f"{len(counts)} labels are left after the checks, at least 2 are needed: see the findings")
     short = counts[(counts == 0).any(axis=1)]
     if len(short):
+        alike, items = photos.groupby("group")["item"].nunique().max(), photos["item"].nunique()
+        hint = f". {alike} of {items} items look the same: if they are different things, set group_look_alikes=False"
         raise SplitError(
             f"Too few usable items, with all that looks the same in one split:\n{short.to_string()}\n"
             "Every label needs at least 3 items, 2 of them without boxes: add photos, or leave the label out"
+            + (hint if alike > 1 else "")
         )
 
 

@@ -37,14 +37,18 @@ class _Look(NamedTuple):
 
 
 def check_photos(
-    archive: Archive, photos: pd.DataFrame, progress: Callable[[Iterator], Iterator] = iter
+    archive: Archive,
+    photos: pd.DataFrame,
+    progress: Callable[[Iterator], Iterator] = iter,
+    group_look_alikes: bool = True,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The photos that can be used, and all findings (source, problem, action).
 
     photos: the table of `layouts.read_layout`. The first table returned has besides: width and height in px,
     raw_sha256, boxes ([name, xmin, ymin, xmax, ymax] in px of the upright photo), annotated, and group: a number
     shared by all that must stand in one split, being one item or near duplicates of each other.
-    progress: wraps the iterator over the photos, to show how far it is.
+    progress: wraps the iterator over the photos, to show how far it is. group_look_alikes: False where photos of
+    different things look the same, as those of parts that lie alike under a fixed camera; then items alone group.
     """
     rows = list(photos.itertuples(index=False))
     looks = list(progress(threaded(lambda row: _look(archive, row), rows)))
@@ -59,7 +63,8 @@ def check_photos(
     for column in ("width", "height", "raw_sha256", "boxes"):
         table[column] = pd.Series([getattr(look, column) for look in looks], dtype=object)
     table["annotated"] = table.pop("annotation") != ""
-    keep, group, duplicates = _group(table, [look.thumb for look in looks])
+    thumbs = np.array([look.thumb for look in looks] if group_look_alikes else [])
+    keep, group, duplicates = _group(table, thumbs)
     table = table.assign(group=group)[keep].reset_index(drop=True)
     return table, pd.DataFrame(findings + duplicates, columns=["source", "problem", "action"])
 
@@ -125,7 +130,7 @@ def _thumb(image: Image.Image) -> np.ndarray:
     return values / max(values.std(), _FLAT_CONTRAST)
 
 
-def _group(table: pd.DataFrame, thumbs: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str, str]]]:
+def _group(table: pd.DataFrame, thumbs: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str, str]]]:
     """keep (N,) bool, group (N,) int, and findings."""
     keep, findings = np.ones(len(table), bool), []
     sources = table["source"].to_numpy()
@@ -147,10 +152,12 @@ def _group(table: pd.DataFrame, thumbs: list[np.ndarray]) -> tuple[np.ndarray, n
     items = pd.factorize(table["item"])[0]
     chains = [pair for pair in pd.DataFrame({"item": items}).groupby("item").indices.values() if len(pair) > 1]
     links = [np.stack([members[:-1], members[1:]], 1) for members in chains]
-    near = [(a, b) for a, b in _near_duplicates(np.array(thumbs)) if keep[a] and keep[b] and items[a] != items[b]]
-    for a, b in near:
+    near = _near_duplicates(thumbs)
+    near = near[keep[near].all(1) & (items[near[:, 0]] != items[near[:, 1]])]
+    for first in np.unique(near[:, 1], return_index=True)[1]:  # each photo once, however many look like it
+        a, b = near[first]
         findings.append((sources[b], f"looks the same as {sources[a]}{_labels_differ(table, a, b)}", GROUPED))
-    pairs = np.concatenate([*links, np.array(near, int).reshape(-1, 2)])
+    pairs = np.concatenate([*links, near])
     graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(table), len(table)))
     return keep, connected_components(graph, directed=False)[1], findings
 
@@ -160,18 +167,18 @@ def _labels_differ(table: pd.DataFrame, a: int, b: int) -> str:
     return "" if first == second else f", but one is {first!r} and one {second!r}: look at them"
 
 
-def _near_duplicates(thumbs: np.ndarray) -> list[tuple[int, int]]:
-    """Index pairs (a < b) of photos alike in every part: copies encoded, resized or lit anew.
+def _near_duplicates(thumbs: np.ndarray) -> np.ndarray:
+    """(P, 2): index pairs (a < b), in order, of photos alike in every part: copies encoded, resized or lit anew.
 
     thumbs: (N, 256). Coarse thumbnails find candidates in a k-d tree, in about N log N; the fine ones decide.
     """
     if len(thumbs) < 2:
-        return []
+        return np.empty((0, 2), int)
     coarse = thumbs.reshape(-1, 4, _THUMB_PX // 4, 4, _THUMB_PX // 4).mean((2, 4)).reshape(len(thumbs), -1)
     pairs = KDTree(coarse).query_pairs(_NEAR_MAX / 2, p=np.inf, output_type="ndarray")
     alike = []
     for part in np.array_split(pairs, len(pairs) // 100_000 + 1):  # bounded memory
         difference = np.abs(thumbs[part[:, 0]] - thumbs[part[:, 1]])
-        near = (difference.max(1) <= _NEAR_MAX) & (np.sqrt((difference**2).mean(1)) <= _NEAR_RMS)
-        alike += part[near].tolist()
-    return sorted(map(tuple, alike))
+        alike.append(part[(difference.max(1) <= _NEAR_MAX) & (np.sqrt((difference**2).mean(1)) <= _NEAR_RMS)])
+    found = np.concatenate(alike)
+    return found[np.lexsort((found[:, 1], found[:, 0]))]

@@ -32,18 +32,20 @@ class Candidate(NamedTuple):
 def divide(dataset: Dataset, folds: int, repeats: int, seed: int) -> Iterator[tuple[int, int, Dataset]]:
     """(repeat, fold, data set) whose test split is that fold; of the other items a seventh validates.
 
-    All images of an item are in one split, and every label has about its share of each.
-    Raises ValueError for less than 3 folds, or more than a label has items.
+    All images of an item, and of items that look the same, are in one split; every label has about its share of each.
+    Raises ValueError for less than 3 folds, or more than a label has items that look different.
     Source: Kohavi (1995), A Study of Cross-Validation and Bootstrap for Accuracy Estimation and Model Selection.
     """
     catalog = dataset.catalog
-    fewest = catalog.groupby("label")["item"].nunique().min()
+    fewest = catalog.groupby("label")["group"].nunique().min()
     if not 3 <= folds <= fewest:
-        raise ValueError(f"folds={folds} must be from 3 to {fewest}, as many as the rarest label has items")
+        raise ValueError(
+            f"folds={folds} must be from 3 to {fewest}, as many as the rarest label has items that look different"
+        )
     for repeat in range(repeats):
         for fold, (others, tested) in enumerate(_parts(catalog, folds, seed + repeat)):
             rest = catalog.iloc[others]
-            parts = min(_VALIDATION_PARTS, rest.groupby("label")["item"].nunique().min())
+            parts = min(_VALIDATION_PARTS, rest.groupby("label")["group"].nunique().min())
             _, validating = next(_parts(rest, parts, seed + repeat))
             split = np.full(len(catalog), "train", object)
             split[tested], split[others[validating]] = "test", "validation"
@@ -52,7 +54,7 @@ def divide(dataset: Dataset, folds: int, repeats: int, seed: int) -> Iterator[tu
 
 def _parts(catalog: pd.DataFrame, count: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-    return splitter.split(catalog, catalog["label"], catalog["item"])
+    return splitter.split(catalog, catalog["label"], catalog["group"])
 
 
 def predictions(

@@ -27,7 +27,7 @@ def data_archive(tmp_path):
         Image.fromarray(generator.integers(0, 256, (20, 32, 3), np.uint8)).save(buffer, "PNG")
         split = "train" if number < 16 else "validation" if number < 24 else "test"
         name = f"images/{number}.png"
-        rows.append((name, "ab"[number % 2], "", str(number), split, 32, 20, "0" * 64, "[]"))
+        rows.append((name, "ab"[number % 2], "", str(number), split, 32, 20, "0" * 64, "[]", str(number)))
         members.append((name, buffer.getvalue()))
     facts = {"format_version": 1, "name": "noise", "classes": ["a", "b"], "views": [], "seed": 0, "raw_sha256": ""}
     table = pd.DataFrame(rows, columns=catalog.COLUMNS).to_csv(index=False).encode()

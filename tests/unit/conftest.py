@@ -52,7 +52,7 @@ def write_dataset(path, pictures):
         Image.fromarray(image).save(buffer, "PNG")  # PNG keeps every value
         name = f"images/{label}/{view}/{item}_{view}.png"
         height, width = image.shape[:2]
-        rows.append((name, label, view, item, split, width, height, "0" * 64, "[]"))
+        rows.append((name, label, view, item, split, width, height, "0" * 64, "[]", item))
         members.append((name, buffer.getvalue()))
     facts = {"format_version": catalog.FORMAT_VERSION, "name": "tiny", "classes": sorted({row[1] for row in rows})}
     facts |= {"views": sorted({row[2] for row in rows} - {""}), "seed": 0, "raw_sha256": "1" * 64}

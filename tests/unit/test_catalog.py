@@ -162,6 +162,18 @@ def test_what_is_saved_is_loaded_again_with_all_its_facts(raw, tmp_path):
         assert Image.open(io.BytesIO(archive.read(row.name))).size == (30, 20)
 
 
+def test_items_that_look_the_same_are_known_by_it_after_saving_and_an_archive_without_groups_has_items(raw, tmp_path):
+    with Archive(raw) as archive:
+        table, _ = catalog.scan(archive)
+        divided, _ = divide(table.assign(group=pd.factorize(table["label"] + table["item"].str[-1:])[0]))
+        saved = catalog.save(archive, divided, tmp_path / "data.zip", name="", height=20, width=30, seed=0)
+    groups = divided.sort_values("source", kind="stable")["group"].astype(str)
+    assert saved.catalog["group"].tolist() == groups.tolist()
+    without = saved.catalog.drop(columns="group").assign(boxes="[]").to_csv(index=False).encode()
+    loaded = catalog.load(rewritten(saved.path, tmp_path / "old.zip", **{"catalog.csv": without}))
+    assert loaded.catalog["group"].tolist() == loaded.catalog["item"].tolist()
+
+
 def test_the_same_input_and_parameters_give_the_same_bytes(raw, tmp_path):
     first, again, other = (
         prepared(raw, tmp_path / f"{name}.zip", seed=seed).sha256() for name, seed in (("a", 0), ("b", 0), ("c", 5))

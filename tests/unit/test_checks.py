@@ -124,7 +124,7 @@ def test_a_change_in_a_corner_makes_another_photo(check):
 def test_two_plain_surfaces_look_the_same_whatever_their_noise():
     noise = [np.random.default_rng(seed).integers(126, 131, (80, 120), np.uint8) for seed in (0, 1)]
     thumbs = np.stack([checks._thumb(Image.fromarray(surface)) for surface in noise])
-    assert checks._near_duplicates(thumbs) == [(0, 1)]
+    assert checks._near_duplicates(thumbs).tolist() == [[0, 1]]
 
 
 def test_boxes_are_read_scaled_and_clipped():
@@ -277,6 +277,18 @@ def test_one_view_alike_brings_two_whole_items_into_one_group(tmp_path):
         table, _ = checks.check_photos(archive, read_layout(archive.names)[0])
     assert table[table["label"] == "a"]["group"].nunique() == 1
     assert table[table["label"] == "b"].groupby("group")["item"].unique().map(list).tolist() == [["b1"], ["b2"]]
+
+
+def test_parts_that_lie_alike_are_told_from_copies_by_a_parameter_that_the_error_names(tmp_path):
+    members = {f"{'ab'[number % 2]}/{number}.jpg": jpeg(drawing(0), quality=50 + number) for number in range(12)}
+    with Archive(write_zip(tmp_path / "raw.zip", members.items())) as archive:
+        layout, fractions = read_layout(archive.names)[0], {"validation_fraction": 0.2, "test_fraction": 0.2}
+        table, findings = checks.check_photos(archive, layout)
+        assert len(findings) == findings["source"].nunique() == 11  # each once, not every pair
+        with pytest.raises(SplitError, match=r"look the same: if they are different things, set group_look_alikes=F"):
+            assign_splits(table, **fractions, seed=0)
+        table, _ = checks.check_photos(archive, layout, group_look_alikes=False)
+    assert table["group"].nunique() == len(table) == 12
 
 
 def test_the_checks_stop_where_what_is_left_cannot_be_split(check):

@@ -39,6 +39,12 @@ def test_every_item_is_tested_once_in_each_repeat_and_never_stands_in_two_splits
     assert (first.catalog["split"] != again.catalog["split"]).any()
 
 
+def test_items_that_look_the_same_are_never_tested_by_a_network_that_has_seen_one_of_them(many):
+    alike = many.catalog["item"].where(~many.catalog["item"].isin(["red0", "red5", "red9"]), "red0")
+    for _, _, data in crossvalidation.divide(many._replace(catalog=many.catalog.assign(group=alike)), 3, 2, seed=0):
+        assert (data.catalog.groupby("group")["split"].nunique() == 1).all()
+
+
 @pytest.mark.parametrize("folds", [2, 10])
 def test_too_few_or_too_many_folds_are_refused(many, folds):
     with pytest.raises(ValueError, match=f"folds={folds} must be from 3 to 9"):
