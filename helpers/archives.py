@@ -68,7 +68,9 @@ class Archive:
             return sha256(self.path)
         total = hashlib.sha256()
         for name in self.names:
-            total.update(f"{sha256(self.path / name)}  {name}\n".encode())
+            total.update(
+                f"{sha256(self.path / name)}  {name}\n".encode(errors="surrogateescape")
+            )  # names of any system
         return total.hexdigest()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -21,6 +22,10 @@ EXTENSIONS = {
 MAX_PIXELS = 80_000_000
 JPEG_QUALITY = 95
 _EXIF_ORIENTATION = 0x0112
+_DECODER_ERRORS = (  # what Pillow's decoders raise on damaged files; a wrong tag of a TIFF ends in any of the last line
+    *(OSError, ValueError, SyntaxError, EOFError),
+    *(TypeError, KeyError, IndexError, OverflowError, ZeroDivisionError, struct.error),
+)
 
 
 class PhotoError(ValueError):
@@ -38,10 +43,10 @@ def decode(data: bytes, name: str = "", *, max_pixels: int = MAX_PIXELS) -> tupl
     try:
         image = Image.open(io.BytesIO(data))
     except UnidentifiedImageError:
-        raise PhotoError("not an image, or a kind that is not supported") from None
+        raise PhotoError("not an image, or of a kind that is not supported: save it as JPEG or PNG") from None
     except Image.DecompressionBombError:
         raise PhotoError(f"more than {max_pixels:,} pixels") from None
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+    except _DECODER_ERRORS as error:
         raise PhotoError(f"unreadable ({error})") from error
     if image.width * image.height > max_pixels:
         raise PhotoError(f"{image.width} x {image.height}: more than {max_pixels:,} pixels")
@@ -50,7 +55,7 @@ def decode(data: bytes, name: str = "", *, max_pixels: int = MAX_PIXELS) -> tupl
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
         return _to_rgb(image), notes
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+    except _DECODER_ERRORS as error:
         raise PhotoError(f"truncated or damaged ({error})") from error
 
 

@@ -20,6 +20,7 @@ from sklearn.metrics import log_loss
 from torch import nn
 
 from helpers import compute, crops, session, sources
+from helpers.archives import ArchiveError
 from helpers.arrays import Array
 from helpers.checks import threaded
 from helpers.decisions import Decision, actions
@@ -27,6 +28,7 @@ from helpers.fusing import fuse_views
 from helpers.images import batches, normalize, resize
 from helpers.networks import Model, load_models
 from helpers.photos import PhotoError, decode
+from helpers.sources import Photo
 
 NOT_SURE = "not sure"
 _BATCH_SIZE = 32
@@ -75,10 +77,10 @@ def look(
     return pays, found[pays]
 
 
-def answers(model: Model, photos: Iterable[tuple[str, bytes]], device: torch.device) -> pd.DataFrame:
+def answers(model: Model, photos: Iterable[Photo], device: torch.device) -> pd.DataFrame:
     """One row a photo: name, answer, confidence, the calibrated probability of each class, and problem.
 
-    photos: names and bytes of image files, taken as they come. The answer is NOT_SURE where the highest probability is
+    photos: of `sources.photos`, taken as they come. The answer is NOT_SURE where the highest probability is
     below the card's threshold. What cannot be used has no answer, and its problem says why.
     """
     card, classes = model.card, model.card["classes"]
@@ -101,35 +103,42 @@ def answers(model: Model, photos: Iterable[tuple[str, bytes]], device: torch.dev
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
 
 
-def _seen(name: str, data: bytes, card: dict) -> tuple[str, torch.Tensor | None, str]:
+def _seen(name: str, data: bytes | ArchiveError, card: dict) -> tuple[str, torch.Tensor | None, str]:
     """The photo's name, what the network sees of it, (3, H, W) uint8 or None, and why it sees nothing."""
     height, width = card["input"]["height"], card["input"]["width"]
+    if isinstance(data, ArchiveError):
+        return name, None, str(data)
     try:
         photo, _ = decode(data, name)
     except PhotoError as error:
         return name, None, str(error)
-    empty = card["empty"].get(_item_and_view(name, set(card["empty"]))[1])
+    empty = card["empty"].get(_item_and_view(name, set(card["views"]) - {""})[1])
     crop = crops.box_of(photo, empty, width / height) if empty else None
     return name, resize(photo, height, width, crop), ""
 
 
-def decide(members: dict[str, Model], photos: Iterable[tuple[str, bytes]], device: torch.device) -> pd.DataFrame:
+def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.device) -> pd.DataFrame:
     """One row an item: item, photos, answer, confidence, the fused probability of each class, action, and problem.
 
-    members: one network for all views, or a specialist for each, as `chosen` gives them. photos: names and bytes, taken
-    as they come. `4006381008505_side.jpg`, or `4006381008505.jpg` in a folder `side`, is the side view of that item;
-    where the networks know no views, each photo is an item. The action is that of the card's decision, "" without one.
-    A photo that cannot be used, or whose view nobody knows, has a row of its own with the problem.
+    members: one network for all views, or a specialist for each, as `chosen` gives them. photos: of `sources.photos`,
+    taken as they come. `4006381008505_side.jpg`, or `4006381008505.jpg` in a folder `side`, is the side view of that
+    item; where the networks know no views, each photo is an item. The action is that of the card's decision, "" without
+    one. A photo that cannot be used, or whose view nobody knows, has a row of its own with the problem.
+    Raises ValueError where two of the networks would answer the same photo.
     """
+    answering = [view for model in members.values() for view in model.card["views"]]
+    if len(set(answering)) < len(answering):
+        raise ValueError(f"{', '.join(members)} answer the same photos: choose one of them (--network)")
     waiting: dict[str, list[tuple[str, bytes]]] = {name: [] for name in members}
     views = {view for model in members.values() for view in model.card["views"]} - {""}
     tables, facts, unknown = [], {}, []
     for name, data in photos:
         item, view = _item_and_view(name, views)
         facts[name] = (item, view)
-        member = next((key for key, model in members.items() if len(members) == 1 or view in model.card["views"]), None)
+        member = next((key for key, model in members.items() if view in model.card["views"]), None)
         if member is None:
-            unknown.append((name, "its view is not known: name it serial_view, or put it into a folder of that name"))
+            known = " or ".join(f"serial_{view}" for view in sorted(views))
+            unknown.append((name, f"its view is not known: name it {known}, or put it into a folder of that name"))
             continue
         waiting[member].append((name, data))
         if len(waiting[member]) == _BATCH_SIZE:
@@ -146,11 +155,13 @@ def chosen(models: dict[str, Model]) -> dict[str, Model]:
 
 
 def _item_and_view(name: str, views: set[str]) -> tuple[str, str]:
+    """The item and the view that a photo's name says, in capitals or not; the name itself and "" where it says none."""
     path = PurePosixPath(name)
-    for view in views:
-        if path.stem.endswith(f"_{view}"):
-            return path.stem.removesuffix(f"_{view}"), view
-    return (path.stem, path.parent.name) if path.parent.name in views else (name, "")
+    for view in sorted(views, key=len, reverse=True):  # left_side before side
+        if path.stem.lower().endswith(f"_{view}".lower()):
+            return path.stem[: -len(view) - 1], view
+    folder = next((view for view in views if view.lower() == path.parent.name.lower()), "")
+    return (path.stem, folder) if folder else (name, "")
 
 
 def _fuse(answered: pd.DataFrame, facts: dict[str, tuple[str, str]], card: dict) -> pd.DataFrame:

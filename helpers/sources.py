@@ -22,6 +22,7 @@ from helpers.photos import EXTENSIONS
 SAMPLE_ITEMS, SAMPLE_ANNOTATED = 300, 60
 
 Members = Iterator[tuple[str, bytes]]
+Photo = tuple[str, bytes | ArchiveError]  # its name, and its bytes or why they cannot be read
 
 
 class _Published(NamedTuple):
@@ -77,9 +78,10 @@ def download(address: str, checksum: str | None, folder: Path) -> Path:
         ) from error
 
 
-def photos(where: str) -> Members:
+def photos(where: str) -> Iterator[Photo]:
     """Names and bytes of photos to answer: of one file, of all in a folder or zip, or of what stands at an address.
 
+    A member that cannot be read comes with the error in place of its bytes: the others are answered all the same.
     where: a path or an http(s) address; "" gives none.
     Raises FileNotFoundError for a path that is not there, ConnectionError where a download fails.
     """
@@ -96,7 +98,11 @@ def photos(where: str) -> Members:
     with Archive(path) as archive:
         for name in archive.names:
             if PurePosixPath(name).suffix.lower() in EXTENSIONS:
-                yield name, archive.read(name)
+                try:
+                    data = archive.read(name)
+                except ArchiveError as error:
+                    data = error
+                yield name, data
 
 
 def _published(name: str, folder: Path) -> Path:

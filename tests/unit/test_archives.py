@@ -1,4 +1,5 @@
 import io
+import os
 import stat
 import zipfile
 
@@ -161,3 +162,11 @@ def test_what_is_missing_is_named(tmp_path):
         Archive(tmp_path / "no.zip")
     with Archive(write_zip(tmp_path / "a.zip", [])) as archive, pytest.raises(ArchiveError, match=r"holds no 'b\.jpg'"):
         archive.read("b.jpg")
+
+
+def test_a_folder_with_names_of_another_system_has_a_digest(tmp_path):
+    try:
+        (tmp_path / os.fsdecode(b"gr\xfcn.jpg")).write_bytes(b"photo")  # Latin-1, which is no UTF-8
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    assert len(Archive(tmp_path).digest()) == 64

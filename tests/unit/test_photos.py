@@ -53,7 +53,7 @@ JPEG = saved(Image.fromarray(NOISE), "JPEG")
     ("data", "reason"),
     [
         (b"", "empty file"),
-        (b"no picture at all", "not an image, or a kind that is not supported"),
+        (b"no picture at all", "not an image, or of a kind that is not supported: save it as JPEG or PNG"),
         (JPEG[: len(JPEG) // 2], "truncated or damaged"),
         (saved(Image.fromarray(NOISE))[:-600], "truncated or damaged"),
     ],
@@ -154,3 +154,16 @@ def test_what_is_stored_keeps_its_colors_sharp():
     stripes[:, 1::2] = (0, 0, 255)
     image, _ = decode(photos.encode(Image.fromarray(stripes)), "a.jpg")
     assert np.abs(np.asarray(image).astype(int) - stripes).max() < 40  # with subsampled color all would be purple
+
+
+@pytest.mark.parametrize("error", [TypeError("tag"), struct.error("tag"), OverflowError("tag"), KeyError("tag")])
+def test_whatever_a_decoder_stumbles_over_is_told_as_damage(error, monkeypatch):
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, "TIFF")
+
+    def stumble(*_):
+        raise error
+
+    monkeypatch.setattr("PIL.TiffImagePlugin.TiffImageFile.load", stumble)
+    with pytest.raises(PhotoError, match="truncated or damaged"):
+        decode(buffer.getvalue())

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from helpers import images, networks, predict
+from helpers.archives import ArchiveError
 from helpers.photos import encode
 
 CPU = torch.device("cpu")
@@ -92,7 +93,8 @@ def test_the_time_of_an_image_is_the_median_of_five_after_a_warm_up(network, hal
 def model(network, halves):
     card = {"classes": ["blue", "red"], "input": {"height": 4, "width": 4}, "normalization": halves}
     return networks.Model(
-        network, card | {"temperature": 1.0, "threshold": 0.0, "empty": {}, "fusing": {}, "mirrored": False}
+        network,
+        card | {"views": [""], "temperature": 1.0, "threshold": 0.0, "empty": {}, "fusing": {}, "mirrored": False},
     )
 
 
@@ -120,7 +122,11 @@ def test_answers_name_the_class_and_what_cannot_be_read(model):
     sure = 1 / (1 + math.exp(-2))
     assert table["confidence"].tolist() == pytest.approx([sure, math.nan, sure], nan_ok=True)
     assert table["blue"].tolist() == pytest.approx([sure, math.nan, 1 - sure], nan_ok=True)
-    assert table["problem"].tolist() == ["", "not an image, or a kind that is not supported", ""]
+    assert table["problem"].tolist() == [
+        "",
+        "not an image, or of a kind that is not supported: save it as JPEG or PNG",
+        "",
+    ]
 
 
 def test_below_the_threshold_the_answer_is_not_sure(model):
@@ -130,7 +136,7 @@ def test_below_the_threshold_the_answer_is_not_sure(model):
 
 def test_the_card_says_whether_a_photo_is_looked_at_twice():
     card = {"classes": ["a", "b"], "input": {"height": 16, "width": 16}, "temperature": 1.0, "threshold": 0.0}
-    card |= {"normalization": networks.IMAGENET_NORMALIZATION, "empty": {}, "mirrored": True}
+    card |= {"normalization": networks.IMAGENET_NORMALIZATION, "views": [""], "empty": {}, "mirrored": True}
     picture, network = noise(1), small()
     table = predict.answers(
         networks.Model(network, card), [("noise.png", png(picture[0].permute(1, 2, 0).numpy()))], CPU
@@ -218,9 +224,37 @@ def test_what_cannot_be_read_has_a_row_with_the_reason(line):
     table = predict.decide(line, [("1_side.png", RED_PHOTO), ("2_side.png", b"text")], CPU)
     assert table["item"].tolist() == ["1", "2_side.png"]
     assert table["action"].tolist()[0] == "reject"
-    assert table["problem"].tolist() == ["", "not an image, or a kind that is not supported"]
+    assert table["problem"].tolist() == ["", "not an image, or of a kind that is not supported: save it as JPEG or PNG"]
     only = predict.decide(line, [("2_side.png", b"text")], CPU)
-    assert only["problem"].tolist() == ["not an image, or a kind that is not supported"]
+    assert only["problem"].tolist() == ["not an image, or of a kind that is not supported: save it as JPEG or PNG"]
+
+
+def test_what_the_archive_cannot_give_has_a_row_with_the_reason(line):
+    table = predict.decide(line, [("1_side.png", RED_PHOTO), ("2_side.png", ArchiveError("it is damaged"))], CPU)
+    assert table["problem"].tolist() == ["", "it is damaged"]
+
+
+@pytest.mark.parametrize("name", ["1_SIDE.png", "Side/1.png", "x/1_Side.png"])
+def test_the_view_is_known_in_capitals_too(name, line):
+    assert predict.decide(line, [(name, BLUE_PHOTO)], CPU)[["item", "answer"]].to_numpy().tolist() == [["1", "blue"]]
+
+
+def test_of_views_that_end_alike_the_longer_one_is_meant(line):
+    line["both"].card["views"] = ["side", "left_side"]
+    table = predict.decide(line, [("1_side.png", BLUE_PHOTO), ("1_left_side.png", RED_PHOTO)], CPU)
+    assert table[["item", "photos"]].to_numpy().tolist() == [["1", 2]]
+
+
+def test_a_photo_of_an_unknown_view_is_not_acted_upon(line):
+    table = predict.decide(line, [("1-side.png", BLUE_PHOTO)], CPU)
+    assert table["problem"].tolist() == [
+        "its view is not known: name it serial_side or serial_top, or put it into a folder of that name"
+    ]
+
+
+def test_two_networks_for_the_same_photos_are_refused(line):
+    with pytest.raises(ValueError, match=r"both, other answer the same photos: choose one of them \(--network\)"):
+        predict.decide(line | {"other": line["both"]}, [("1_side.png", BLUE_PHOTO)], CPU)
 
 
 def test_each_specialist_sees_its_own_view(model, monkeypatch):
@@ -241,7 +275,6 @@ def test_each_specialist_sees_its_own_view(model, monkeypatch):
 
 
 def test_without_views_each_photo_is_an_item_and_without_a_decision_there_is_no_action(model):
-    model.card["views"] = [""]
     table = predict.decide({"plain": model}, [("x/1_side.png", BLUE_PHOTO), ("y/1_top.png", RED_PHOTO)], CPU)
     assert table["item"].tolist() == ["x/1_side.png", "y/1_top.png"]
     assert table["answer"].tolist() == ["blue", "red"]

@@ -186,6 +186,14 @@ def test_photos_come_from_a_file_a_folder_a_zip_or_an_address(address, content, 
         list(sources.photos(str(tmp_path / "no.jpg")))
 
 
+def test_a_damaged_member_is_handed_on_with_the_reason_and_the_others_come(tmp_path):
+    path = write_zip(tmp_path / "set.zip", [("a.jpg", b"first photo"), ("b.jpg", b"second photo")])
+    path.write_bytes(path.read_bytes().replace(b"first", b"fi\x00st", 1))
+    (first, reason), second = sources.photos(str(path))
+    assert (first, second) == ("a.jpg", ("b.jpg", b"second photo"))
+    assert "'a.jpg' is damaged (Bad CRC-32" in str(reason)
+
+
 def test_the_sample_has_its_items_and_a_fifth_of_them_annotated(tmp_path):
     path = sources.obtain("sample", "", tmp_path, seed=1, sample_items=10)
     with Archive(path) as archive:
