@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 PASS, INSPECT, REJECT = "pass", "inspect", "reject"
+NEVER = 2.0  # a threshold that no probability reaches; JSON, in which cards are written, knows no infinity
 _MOST_THRESHOLDS = 400  # that are tried: as many quantiles of the probabilities
 
 
@@ -27,8 +28,8 @@ class Decision(NamedTuple):
 
 
 FIXED = {
-    "always pass": Decision(math.inf, math.inf),
-    "always inspect": Decision(0.0, math.inf),
+    "always pass": Decision(NEVER, NEVER),
+    "always inspect": Decision(0.0, NEVER),
     "plain 0.5": Decision(0.5, 0.5),
 }
 
@@ -82,7 +83,7 @@ def choose(probabilities: np.ndarray, damaged: np.ndarray, costs: Costs) -> Deci
     values = np.unique(probabilities)
     if len(values) > _MOST_THRESHOLDS:
         values = np.quantile(probabilities, np.linspace(0, 1, _MOST_THRESHOLDS))
-    tried = np.unique([*values, 0.0, 0.5, math.inf])
+    tried = np.unique([*values, 0.0, 0.5, NEVER])
     order = np.argsort(probabilities, kind="stable")
     below = np.searchsorted(probabilities[order], tried, side="left")  # how many are below each threshold
     damaged_below = np.concatenate([[0], np.cumsum(damaged[order])])[below]
@@ -99,10 +100,10 @@ def choose(probabilities: np.ndarray, damaged: np.ndarray, costs: Costs) -> Deci
 def in_words(decision: Decision, defect: str) -> str:
     """What to do by the probability of that defect: "pass below 0.12 probability of torn, inspect the rest"."""
     low, high = decision
-    if low == math.inf:
+    if low >= NEVER:
         return f"{PASS} everything, whatever the probability of {defect}"
     parts = [f"{PASS} below {low:.2f} probability of {defect}"] if low > 0 else []
-    parts += [f"{REJECT} from {high:.2f} on"] if high < math.inf else []
+    parts += [f"{REJECT} from {high:.2f} on"] if high < NEVER else []
     parts += [f"{INSPECT} {'the rest' if parts else 'everything'}"] if low < high else []
     return ", ".join(parts)
 

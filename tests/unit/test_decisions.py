@@ -1,3 +1,4 @@
+import json
 import math
 
 import numpy as np
@@ -6,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import decisions
-from helpers.decisions import FIXED, INSPECT, PASS, REJECT, Costs, Decision
+from helpers.decisions import FIXED, INSPECT, NEVER, PASS, REJECT, Costs, Decision
 
 PROBABILITIES = np.array([0.1, 0.4, 0.6, 0.9])
 DAMAGED = np.array([False, True, False, True])
@@ -56,7 +57,7 @@ def test_where_inspections_are_dear_there_are_none():
 def test_no_decision_is_cheaper_on_the_data_it_was_chosen_on(items, costs):
     probabilities, damaged = np.array([p for p, _ in items]), np.array([d for _, d in items])
     chosen = decisions.mean_cost(probabilities, damaged, costs, decisions.choose(probabilities, damaged, costs))
-    ends = [*np.linspace(0, 1, 21), math.inf]
+    ends = [*np.linspace(0, 1, 21), NEVER]
     others = [Decision(low, high) for low in ends for high in ends if low <= high]
     for other in [*others, *FIXED.values()]:
         assert chosen <= decisions.mean_cost(probabilities, damaged, costs, other) + 1e-6
@@ -79,6 +80,12 @@ def test_negative_costs_are_refused(costs):
         decisions.choose(PROBABILITIES, DAMAGED, costs)
 
 
+def test_a_decision_that_never_rejects_is_plain_json():
+    chosen = decisions.choose(PROBABILITIES, np.zeros_like(DAMAGED), Costs(1, 1, 1))
+    assert chosen == FIXED["always pass"]
+    assert Decision(*json.loads(json.dumps(chosen, allow_nan=False))) == chosen
+
+
 def test_without_validation_data_there_is_no_decision():
     with pytest.raises(ValueError, match="there are none"):
         decisions.choose(np.array([]), np.array([], bool), Costs(1, 1, 1))
@@ -89,10 +96,10 @@ def test_without_validation_data_there_is_no_decision():
     [
         ((0.12, 0.8), "pass below 0.12 probability of torn, reject from 0.80 on, inspect the rest"),
         ((0.5, 0.5), "pass below 0.50 probability of torn, reject from 0.50 on"),
-        ((0.3, math.inf), "pass below 0.30 probability of torn, inspect the rest"),
+        ((0.3, NEVER), "pass below 0.30 probability of torn, inspect the rest"),
         ((0.0, 0.7), "reject from 0.70 on, inspect the rest"),
-        ((0.0, math.inf), "inspect everything"),
-        ((math.inf, math.inf), "pass everything, whatever the probability of torn"),
+        ((0.0, NEVER), "inspect everything"),
+        ((NEVER, NEVER), "pass everything, whatever the probability of torn"),
     ],
 )
 def test_a_decision_is_told_in_words(way, words):
