@@ -272,11 +272,12 @@ def outline(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def heat(image: np.ndarray, attribution: np.ndarray, axis: Axes) -> Axes:
-    """The size of the attribution (H, W) over a pale gray image (H, W, 3): the darker the red, the more it counts."""
-    strength = np.abs(attribution)
-    strength = np.clip(strength / max(np.percentile(strength, 99.5), 1e-12), 0, 1)
+    """The attribution (H, W) over a pale gray image (H, W, 3): red where it speaks for the answer, blue against it."""
+    scale = max(np.percentile(np.abs(attribution), 99.5), 1e-12)
     axis.imshow(255 - (255 - image.mean(2)) * 0.45, cmap="gray", vmin=0, vmax=255)
-    axis.imshow(np.ones_like(strength), cmap="Reds", vmin=0, vmax=1.15, alpha=strength**0.8)
+    for color, values in (("Reds", attribution), ("Blues", -attribution)):
+        strength = np.clip(values / scale, 0, 1)
+        axis.imshow(np.ones_like(strength), cmap=color, vmin=0, vmax=1.15, alpha=strength**0.8)
     return axis
 
 

@@ -165,25 +165,26 @@ def test_attribution_panels_have_the_photo_first_and_then_a_network_each():
     table = pd.DataFrame({"image": [image] * 2, "map": maps, "boxes": [[["tear", 1, 2, 3, 4]]] * 2})
     figure = plots.attribution_panels([table, table[:1]], ["first", "second"], [["a 10 %", "b 90 %"], ["c"]], "Where")
     assert titles(figure) == ["first", "a 10 %", "b 90 %", "second", "c", ""]
-    assert [len(axis.images) for axis in figure.axes] == [1, 2, 2, 1, 2, 0]
+    assert [len(axis.images) for axis in figure.axes] == [1, 3, 3, 1, 3, 0]
     assert [boxes(axis) for axis in figure.axes[:5]] == [[[1, 2, 3, 4]]] * 5
     assert figure.get_suptitle() == "Where"
     figure.draw_without_rendering()
 
 
-def test_heat_is_opaque_where_the_attribution_is_largest_whatever_its_sign():
+def test_heat_is_red_for_and_blue_against_and_opaque_where_the_attribution_is_largest():
     attribution = np.zeros((4, 4))
     attribution[0, 0], attribution[3, 3] = -2.0, 0.5
     axis = plots.heat(photos(1, 4, 4)[0], attribution, plt.Figure().add_subplot())
-    alpha = axis.images[1].get_alpha()
-    assert alpha[0, 0] == 1
-    assert 0.3 < alpha[3, 3] < 0.4  # about (0.5 / 2) ** 0.8
-    assert (alpha == 0).sum() == 14
+    red, blue = (image.get_alpha() for image in axis.images[1:])
+    assert [image.get_cmap().name for image in axis.images[1:]] == ["Reds", "Blues"]
+    assert blue[0, 0] == 1
+    assert 0.3 < red[3, 3] < 0.4  # about (0.5 / 2) ** 0.8
+    assert (red == 0).sum() == (blue == 0).sum() == 15
 
 
 def test_no_attribution_at_all_shows_the_photo_alone():
     axis = plots.heat(photos(1, 4, 4)[0], np.zeros((4, 4)), plt.Figure().add_subplot())
-    assert (axis.images[1].get_alpha() == 0).all()
+    assert all((image.get_alpha() == 0).all() for image in axis.images[1:])
 
 
 def test_an_outline_runs_around_the_mask_and_leaves_the_image_as_it_was():
@@ -246,5 +247,5 @@ def test_answers_show_photo_attribution_and_the_probability_of_each_class():
     assert [bar.get_width() for bar in bars.patches] == [0.6, 0.4]
     assert texts(bars) == ["60%", "40%"]
     assert bars.lines[0].get_xdata()[0] == 0.7
-    assert len(heated.images) == 2
+    assert len(heated.images) == 3
     figure.draw_without_rendering()
