@@ -37,7 +37,7 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@PATH="$$PATH:$(CURDIR)/$(BIN)" uv pip install --python $(BIN)/python --quiet --constraint constraints.txt \
-		$(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND)) --editable '.[dev,onnx]'
+		$(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND)) --editable '.[notebooks,dev,onnx]'
 	@touch $@
 
 run: $(READY)
@@ -98,7 +98,7 @@ stamp:
 
 # make pins  find the newest versions that fit pyproject.toml and write them to constraints.txt
 pins:
-	@uv pip compile pyproject.toml --extra dev --extra onnx --universal --python-version 3.11 --upgrade --quiet \
+	@uv pip compile pyproject.toml --extra notebooks --extra dev --extra onnx --universal --python-version 3.11 --upgrade --quiet \
 		--no-annotate --no-header --no-emit-index-url --no-emit-find-links --output-file constraints.txt
 
 clean:

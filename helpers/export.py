@@ -51,7 +51,7 @@ class _Whole(nn.Module):
 
 
 def available() -> bool:
-    """Whether the extra is installed: `pip install 'helpers[onnx]'`."""
+    """Whether what the extra `onnx` brings is installed."""
     return all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 
 
@@ -63,7 +63,7 @@ def to_onnx(model: Model, path: str | Path) -> Path:
     Raises RuntimeError where the extra is missing or the network cannot be exported.
     """
     if not available():
-        raise RuntimeError("ONNX needs an extra: pip install 'helpers[onnx]'")
+        raise RuntimeError("ONNX needs more packages: pip install onnx onnxscript onnxruntime")
     path, size = Path(path), model.card["input"]
     example = torch.zeros(2, 3, size["height"], size["width"])
     unfinished = path.with_name(f".{path.name}.unfinished.onnx")

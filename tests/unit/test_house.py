@@ -21,7 +21,8 @@ FLOORS = {  # the plan in the README, the only place where it is written down
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PINS = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines()]
 EXTRAS = PROJECT["optional-dependencies"]
-DIRECT = [Requirement(line) for line in PROJECT["dependencies"] + EXTRAS["dev"] + EXTRAS["onnx"]]
+CORE = [Requirement(line) for line in PROJECT["dependencies"]]
+DIRECT = CORE + [Requirement(line) for name in ("notebooks", "dev", "onnx") for line in EXTRAS[name]]
 
 
 def tree(module):
@@ -76,10 +77,17 @@ def test_what_takes_arrays_and_tables_knows_no_networks(module):
 
 def test_conda_gives_python_and_everything_else_comes_from_the_package_and_its_pins():
     python, *others = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    assert others == ["pip", {"pip": ["--constraint constraints.txt", "--editable .[dev,onnx]"]}]
+    assert others == ["pip", {"pip": ["--constraint constraints.txt", "--editable .[notebooks,dev,onnx]"]}]
     range_ = Requirement(python)
     assert range_.name == "python"
     assert str(min(range_.specifier, key=lambda part: part.version)) == PROJECT["requires-python"]
+
+
+def test_installing_helpers_leaves_a_running_kernel_as_it_is():
+    """In Colab the set-up cell installs the package into the kernel that runs it."""
+    kernel = {Requirement(line).name for line in EXTRAS["notebooks"]}
+    assert kernel >= {"ipykernel", "jupyterlab", "ipywidgets"}
+    assert kernel.isdisjoint(requirement.name for requirement in CORE)
 
 
 @pytest.mark.parametrize("requirement", DIRECT, ids=lambda requirement: requirement.name)
