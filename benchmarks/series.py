@@ -18,9 +18,10 @@ from helpers.archives import Archive
 from helpers.photos import EXTENSIONS
 
 NOTEBOOKS = session.root() / "notebooks"
-CALTECH = """{held}: {images} test photos of 101 classes that none of the networks has seen, {train} of each class to learn from
-where there are enough; MobileNetV2 from ImageNet ({recipe}), the baseline from nothing. Seed {seed}, 95 % intervals
-by Wilson (accuracy) and by bootstrap (mean class recall).
+CALTECH = """{held}: {images} test photos of 101 classes that
+none of the networks has seen, {train} of each class to learn from where there are enough;
+MobileNetV2 from ImageNet ({recipe}), the baseline from nothing.
+Seed {seed}, 95 % intervals by Wilson (accuracy) and by bootstrap (mean class recall).
 
 {main}
 

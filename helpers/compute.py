@@ -14,7 +14,7 @@ from torch.fx.experimental.optimization import fuse
 def precision(device: torch.device) -> torch.dtype:
     """The fastest sound precision: bfloat16 where the hardware has it, float16 on older GPUs, else float32.
 
-    On a CPU bfloat16 makes inference and training 1.2 to 2.5 times faster (docs/benchmarks.md).
+    On a CPU bfloat16 makes inference and training 1.2 to 2.9 times faster (docs/benchmarks.md).
     """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16

@@ -83,6 +83,9 @@ def to_onnx(model: Model, path: str | Path) -> Path:
             )
         program.save(unfinished, external_data=False)
         os.replace(unfinished, path)
+    except Exception as error:  # the exporter has many of its own
+        reason = str(error).strip().partition("\n")[0]
+        raise RuntimeError(f"{path.name}: the network cannot be written as ONNX: {reason}") from error
     finally:
         unfinished.unlink(missing_ok=True)
     return path

@@ -47,7 +47,7 @@ def keep_memory() -> None:
     """Let the memory that one tensor gives back serve the next one, for the whole process.
 
     The C library of Linux returns every block of more than 32 MiB to the system and gets it again page by page, which
-    takes up to half of the time of training (docs/benchmarks.md). Elsewhere nothing is done.
+    takes up to half of the time of training (docs/log.md). Elsewhere nothing is done.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
