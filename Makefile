@@ -55,16 +55,16 @@ run: $(READY)
 test: test-unit test-notebooks
 
 test-unit: $(READY)
-	@echo "Unit tests"
-	@$(EXPORT) $(BIN)/python -m pytest
+	@echo "Unit tests, a process for each processor"
+	@OMP_NUM_THREADS=1 $(EXPORT) $(BIN)/python -m pytest -n auto --dist worksteal
 
 test-notebooks: $(READY)
 	@echo "Every notebook, with the tiny values of its parameters cell"
 	@$(EXPORT) $(BIN)/python -m pytest --nbmake notebooks
 
 test-real: $(READY)
-	@echo "The notebooks on the real sets of ../shared"
-	@$(EXPORT) $(BIN)/python -m pytest tests/real
+	@echo "The notebooks on the real sets of ../shared, two at a time"
+	@OMP_NUM_THREADS=$$(( ($$(getconf _NPROCESSORS_ONLN) + 1) / 2 )) $(EXPORT) $(BIN)/python -m pytest -n 2 --dist loadfile tests/real
 
 lint: $(READY)
 	@$(BIN)/ruff check && $(BIN)/ruff format --check

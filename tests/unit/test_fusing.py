@@ -75,7 +75,7 @@ def test_a_view_that_knows_nothing_loses_its_weight():
 
 
 def test_learned_weights_are_taken_only_where_they_do_better_on_items_they_were_not_learned_from():
-    helped = line(200, 0.9, 0.5)
+    helped = line(80, 0.9, 0.5)
     losses = fusing.compare(helped, CLASSES, seed=0)
     assert losses["learned"] < losses["mean"] - 0.05
     assert fusing.choose(helped, CLASSES, seed=0) == fusing.learn(helped, CLASSES)
