@@ -11,8 +11,10 @@ from scipy.spatial import ConvexHull
 _LEAST_OF_OTSU = 0.4  # Otsu's threshold finds the bright sides of a carton; its shaded ones differ less
 _RIM = 1.2  # of what is cut out, over the extent of the thing in it
 _SMALLEST, _LARGEST = 0.002, 0.7  # of the photo's area that a thing may have
-_SMALLEST_USUAL = 0.02  # of the photo's area: a view where less differs in most photos shows no thing that moves
-_MOST_UNEVEN = 4.0  # ratio of large things to small ones in the photos of one view
+_LEAST_CONTRAST = 10.0  # gray levels between a thing and the empty view: noise and the traces of JPEG have less than 5
+_FEWEST = 5  # photos of a view in which a thing is found, for the median of them all to be empty
+_SMALLEST_USUAL = 0.01  # of the photo's area: where less differs in most photos, it is a label or dirt
+_MOST_UNEVEN = 6.0  # ratio of large things to small ones in the photos of one view
 
 
 def carton_masks(images: torch.Tensor, empty: torch.Tensor) -> np.ndarray:
@@ -35,13 +37,17 @@ def empty_view(images: torch.Tensor) -> torch.Tensor:
     return images[:: max(1, len(images) // 64)].float().median(0).values
 
 
-def moves(masks: np.ndarray) -> bool:
+def look_like_one_thing(masks: np.ndarray) -> bool:
     """Whether masks (N, H, W) of one view's photos look like one thing that lies elsewhere in each of them.
 
     Where things lie at a fixed place, the median of the photos holds them, and what differs from it is something else:
-    a label that sits elsewhere, the damage, noise. That is small or of very uneven size.
+    a label that sits elsewhere, the damage. That is small or of very uneven size, or not found in most of the photos.
     """
-    small, usual, large = np.percentile(masks.mean((1, 2)), [10, 50, 90])
+    areas = masks.mean((1, 2))
+    found = areas[(areas > _SMALLEST) & (areas < _LARGEST)]
+    if len(found) < max(_FEWEST, len(masks) / 2):
+        return False
+    small, usual, large = np.percentile(found, [10, 50, 90])
     return bool(usual >= _SMALLEST_USUAL and large <= _MOST_UNEVEN * small)
 
 
@@ -74,7 +80,10 @@ def _within(middle: float, extent: float, limit: float) -> tuple[float, float]:
 
 def _largest_part(difference: np.ndarray) -> np.ndarray:
     smooth = ndimage.gaussian_filter(difference, 1)
-    different = ndimage.binary_closing(smooth > _LEAST_OF_OTSU * _otsu(smooth), iterations=2)
+    threshold = _otsu(smooth)
+    if threshold < _LEAST_CONTRAST:
+        return np.zeros(difference.shape, bool)
+    different = ndimage.binary_closing(smooth > _LEAST_OF_OTSU * threshold, iterations=2)
     parts, count = ndimage.label(ndimage.binary_opening(different, iterations=2))
     if count == 0:
         return np.zeros(difference.shape, bool)

@@ -50,11 +50,11 @@ class Dataset(NamedTuple):
 
 
 def scan(
-    archive: Archive, progress: Callable[[Iterator], Iterator] = iter, group_look_alikes: bool = True
+    archive: Archive, progress: Callable[[Iterator], Iterator] = iter, *, group_look_alikes: bool = True
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The usable photos of a raw archive and the findings, as `checks.check_photos` gives them."""
     photos, misfits = read_layout(archive.names)
-    table, findings = check_photos(archive, photos, progress, group_look_alikes)
+    table, findings = check_photos(archive, photos, progress, group_look_alikes=group_look_alikes)
     misfit_rows = pd.DataFrame([(name, reason, LEFT_OUT) for name, reason in misfits], columns=findings.columns)
     return table, pd.concat([misfit_rows, findings], ignore_index=True)
 
@@ -230,12 +230,14 @@ def _check_splits(photos: pd.DataFrame) -> None:
         raise SplitError(f"{len(counts)} labels are left after the checks, at least 2 are needed: see the findings")
     short = counts[(counts == 0).any(axis=1)]
     if len(short):
-        alike, items = photos.groupby("group")["item"].nunique().max(), photos["item"].nunique()
-        hint = f". {alike} of {items} items look the same: if they are different things, set group_look_alikes=False"
+        own = photos[photos["label"].isin(short.index)]
+        enough = own.groupby("label")["item"].nunique() >= len(SPLITS)  # but for what looks the same
+        alike = own.groupby("group")["item"].nunique().max()
+        hint = f". {alike} of their items look the same: if they are different things, set group_look_alikes=False"
         raise SplitError(
             f"Too few usable items, with all that looks the same in one split:\n{short.to_string()}\n"
             "Every label needs at least 3 items, 2 of them without boxes: add photos, or leave the label out"
-            + (hint if alike > 1 else "")
+            + (hint if enough.any() and alike > 1 else "")
         )
 
 

@@ -40,6 +40,7 @@ def check_photos(
     archive: Archive,
     photos: pd.DataFrame,
     progress: Callable[[Iterator], Iterator] = iter,
+    *,
     group_look_alikes: bool = True,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The photos that can be used, and all findings (source, problem, action).
@@ -154,8 +155,10 @@ def _group(table: pd.DataFrame, thumbs: np.ndarray) -> tuple[np.ndarray, np.ndar
     links = [np.stack([members[:-1], members[1:]], 1) for members in chains]
     near = _near_duplicates(thumbs)
     near = near[keep[near].all(1) & (items[near[:, 0]] != items[near[:, 1]])]
-    for first in np.unique(near[:, 1], return_index=True)[1]:  # each photo once, however many look like it
-        a, b = near[first]
+    labels = pd.factorize(table["label"])[0]
+    contradicted_first = near[np.argsort(labels[near[:, 0]] == labels[near[:, 1]], kind="stable")]
+    for first in np.unique(contradicted_first[:, 1], return_index=True)[1]:  # each photo once, however many are like it
+        a, b = contradicted_first[first]
         findings.append((sources[b], f"looks the same as {sources[a]}{_labels_differ(table, a, b)}", GROUPED))
     pairs = np.concatenate([*links, near])
     graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(table), len(table)))

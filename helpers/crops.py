@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from helpers.cartons import carton_masks, crop_box, empty_view, moves
+from helpers.cartons import carton_masks, crop_box, empty_view, look_like_one_thing
 from helpers.catalog import Dataset
 from helpers.images import load_images, rows_where
 from helpers.photos import encode
@@ -23,10 +23,11 @@ _LOOK_PX = (180, 320)  # height and width at which things are looked for
 _CHUNK = 64
 
 
-def empty_views(dataset: Dataset) -> dict[str, str]:
+def empty_views(dataset: Dataset, *, forced: bool = False) -> dict[str, str]:
     """Each view without anything, from its training photos: a JPEG of 180 x 320 px in base64, as a card keeps it.
 
-    A view whose things do not move (see `cartons.moves`), or that has no training photos, has none.
+    A view without training photos has none, nor one where what differs between the photos does not look like one thing
+    that moves (`cartons.look_like_one_thing`), unless forced.
     """
     found = {}
     for view in dataset.views:
@@ -36,7 +37,7 @@ def empty_views(dataset: Dataset) -> dict[str, str]:
         some = dataset._replace(catalog=dataset.catalog.iloc[rows[:: max(1, len(rows) // 64)][:64]])
         pixels = load_images(whole(some), *_LOOK_PX)
         empty = empty_view(pixels)
-        if not moves(carton_masks(pixels[:], empty)):
+        if not (forced or look_like_one_thing(carton_masks(pixels[:], empty))):
             continue
         picture = Image.fromarray(empty.byte().permute(1, 2, 0).numpy())
         found[view] = base64.b64encode(encode(picture)).decode()

@@ -16,14 +16,14 @@ _PARTS = 5  # in which the items are divided to compare learned weights with equ
 def fuse_views(images: pd.DataFrame, classes: list[str], weights: dict[str, float] | None = None) -> pd.DataFrame:
     """One row an item, from the rows of its images: a weighted mean of their log-probabilities, made to add up to 1.
 
-    images: a table of `evaluation.predictions`. weights: of every view, as of `learn`; 1 each, if not given. Twice the
-    weight counts twice. A sure view outweighs an unsure one. An item that lacks a view is as sure as its others are.
+    images: a table of `evaluation.predictions`. weights: by view, 1 where nothing is said; twice the weight counts
+    twice. A sure view outweighs an unsure one. An item that was seen from one side only keeps that answer as it is.
     Source: Kittler et al. (1998), On Combining Classifiers (the product rule).
     """
-    weights = {view: max(weight, _LEAST) for view, weight in (weights or dict.fromkeys(images["view"], 1.0)).items()}
-    weight = images["view"].map(weights)
-    logs = np.log(images[classes].clip(lower=_LEAST)).mul(weight, axis=0).groupby(images["item"]).sum()
-    logs = logs.div(weight.groupby(images["item"]).sum(), axis=0) * np.mean(list(weights.values()))
+    seen_once = images.groupby("item")["view"].transform("nunique") == 1
+    weight = images["view"].map(weights or {}).fillna(1.0).mask(seen_once, 1.0)
+    logs = np.log(images[classes].clip(lower=_LEAST)).mul(weight, axis=0)
+    logs = logs.groupby(images["item"]).mean()
     logs = logs.sub(logs.max(axis=1), axis=0)
     probabilities = np.exp(logs).div(np.exp(logs).sum(axis=1), axis=0)
     table = images.groupby("item")[["label"]].first().reset_index().assign(view=FUSED)

@@ -129,7 +129,7 @@ def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.dev
     answering = [view for model in members.values() for view in model.card["views"]]
     if len(set(answering)) < len(answering):
         raise ValueError(f"{', '.join(members)} answer the same photos: choose one of them (--network)")
-    waiting: dict[str, list[tuple[str, bytes]]] = {name: [] for name in members}
+    waiting: dict[str, list[Photo]] = {name: [] for name in members}
     views = {view for model in members.values() for view in model.card["views"]} - {""}
     tables, facts, unknown = [], {}, []
     for name, data in photos:

@@ -88,7 +88,7 @@ def summary(table: pd.DataFrame, by: list[str], seed: int) -> pd.DataFrame:
 
         def figures(chosen: np.ndarray, values: np.ndarray = values) -> np.ndarray:
             attribution, area, photo_area, _, overlap = values[chosen].mean(0)
-            times = attribution / area if area else np.nan
+            times = attribution / area if area else 0.0  # cut off: not seen, so not looked at
             return np.array([times, attribution / photo_area, overlap])
 
         found = figures(np.arange(len(part)))

@@ -151,14 +151,21 @@ def offer(path: Path) -> None:
 
 
 def ask_for_photos() -> object | None:
-    """A button to upload photos with, where a person sits before the notebook; else None. See `uploaded`."""
+    """A button to upload photos with, where a person sits before the notebook; else None. See `uploaded`.
+
+    Without ipywidgets there is no button, and a line says how else to give photos.
+    """
     if not someone_can_answer():
         return None
     if _in_colab():
         from google.colab import files
 
         return files.upload()
-    import ipywidgets
+    try:
+        import ipywidgets
+    except ImportError:
+        print("For a button: pip install ipywidgets. Or give the path of your photos as a parameter.")
+        return None
     from IPython.display import display
 
     button = ipywidgets.FileUpload(accept="image/*", multiple=True, description="Choose photos")

@@ -38,6 +38,39 @@ def test_things_vanish_from_the_empty_view():
     assert torch.equal(cartons.empty_view(images), torch.full((3, 4, 6), 90.0))
 
 
+def test_where_photos_differ_by_noise_alone_nothing_is_found():
+    noise = np.random.default_rng(0).normal(0, 3, (8, 3, 80, 128))
+    images = torch.from_numpy((photograph()[:1].numpy() + noise).clip(0, 255).astype(np.uint8))
+    masks = cartons.carton_masks(images, cartons.empty_view(images))
+    assert not masks.any()
+    assert not cartons.look_like_one_thing(masks)
+
+
+def masks_of(*areas):
+    """Masks of 100 x 100 pixels, in percent of them."""
+    masks = np.zeros((len(areas), 100, 100), bool)
+    for mask, area in zip(masks, areas, strict=True):
+        mask[:area] = True
+    return masks
+
+
+@pytest.mark.parametrize(
+    ("areas", "one_thing"),
+    [
+        ((10, 11, 9, 12, 8, 10), True),
+        ((8, 8, 8, 32, 32, 32), True),  # boxes of two sizes, the sides of one twice those of the other
+        ((10, 11, 9, 12, 8, 10, 0, 0), True),  # an empty belt now and then
+        ((10, 11, 9, 12, 97, 98), False),  # too few are left
+        ((10, 11, 9, 12), False),
+        ((2, 3, 12, 20, 35, 50), False),
+        ((10, 11, 9, 12, 8, 0, 0, 0, 0, 0, 0), False),
+        ((), False),
+    ],
+)
+def test_one_thing_that_moves_is_found_in_most_photos_and_of_about_the_same_size(areas, one_thing):
+    assert cartons.look_like_one_thing(masks_of(*areas)) == one_thing
+
+
 def mask_of(top, left, height, width):
     mask = np.zeros((90, 160), bool)
     mask[top : top + height, left : left + width] = True

@@ -113,6 +113,15 @@ def test_a_changed_copy_under_another_label_is_pointed_out(check):
     assert findings["b/copy.jpg"][0] == "looks the same as a/1.jpg, but one is 'a' and one 'b': look at them"
 
 
+def test_of_several_look_alikes_the_one_of_another_label_is_told(tmp_path):
+    names = ("train/a/1.jpg", "train/b/2.jpg", "val/a/3.jpg")
+    members = {name: jpeg(drawing(0), quality=50 + 10 * number) for number, name in enumerate(names)}
+    with Archive(write_zip(tmp_path / "raw.zip", members.items())) as archive:
+        _, findings = checks.check_photos(archive, read_layout(archive.names)[0])
+    told = findings.set_index("source")["problem"]
+    assert told["val/a/3.jpg"] == "looks the same as train/b/2.jpg, but one is 'b' and one 'a': look at them"
+
+
 def test_a_change_in_a_corner_makes_another_photo(check):
     other = drawing(0)
     other.paste((255, 0, 0), (90, 50, 120, 80))

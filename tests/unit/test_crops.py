@@ -95,6 +95,7 @@ def test_things_that_do_not_move_are_not_cut_out(make_dataset, tmp_path):
     fixed = make_dataset(tmp_path / "data.zip", pictures)
     assert crops.empty_views(fixed) == {}
     assert crops.find(fixed, {}, 1.0) is fixed
+    assert crops.empty_views(fixed, forced=True).keys() == {"side"}
 
 
 def test_a_view_without_photos_to_learn_from_is_not_cut_out(line):

@@ -53,15 +53,15 @@ def test_fused_items_come_below_the_images_where_there_are_views():
     assert fusing.with_fused(predicted(rows[:1]), CLASSES)["view"].tolist() == ["side"]
 
 
-@pytest.mark.parametrize("weights", [{}, {"side": 1.6, "top": 0.4}, {"side": 2.0, "top": 0.0}])
-def test_an_item_that_lacks_a_view_is_as_sure_as_the_one_that_it_has(weights):
+@pytest.mark.parametrize("weights", [{}, {"side": 2.0, "top": 1.0}, {"side": 0.0}])
+def test_an_item_that_was_seen_from_one_side_only_keeps_that_answer(weights):
     rows = [("a", "side", "bad", [0.7, 0.3]), ("b", "top", "bad", [0.7, 0.3])]
     assert fusing.fuse_views(predicted(rows), CLASSES, weights)["bad"].tolist() == pytest.approx([0.7, 0.7])
 
 
 def test_twice_the_weight_counts_twice():
     images = predicted([("a", "side", "bad", [0.9, 0.1]), ("a", "top", "bad", [0.4, 0.6])])
-    fused = fusing.fuse_views(images, CLASSES, {"side": 2.0, "top": 1.0})
+    fused = fusing.fuse_views(images, CLASSES, {"side": 2.0})  # and 1 for the top, where nothing is said
     bad, good = math.sqrt(0.9**2 * 0.4), math.sqrt(0.1**2 * 0.6)
     assert fused["bad"][0] == pytest.approx(bad / (bad + good))
     alone = fusing.fuse_views(images, CLASSES, {"side": 2.0, "top": 0.0})

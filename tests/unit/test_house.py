@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -81,6 +82,16 @@ def test_conda_gives_python_and_everything_else_comes_from_the_package_and_its_p
     range_ = Requirement(python)
     assert range_.name == "python"
     assert str(min(range_.specifier, key=lambda part: part.version)) == PROJECT["requires-python"]
+
+
+def test_what_a_module_imports_comes_with_the_package():
+    """What an extra brings is imported where it is used; the report is a command for those who run notebooks."""
+    named = {"PIL": "pillow", "sklearn": "scikit-learn"}
+    for module in sorted(set(MODULES) - {"report"}):
+        nodes = [node for node in tree(module).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        names = {getattr(node, "module", None) or node.names[0].name for node in nodes}
+        tops = {name.split(".")[0] for name in names} - {"helpers"} - sys.stdlib_module_names
+        assert {named.get(top, top) for top in tops} <= {requirement.name for requirement in CORE}, module
 
 
 def test_installing_helpers_leaves_a_running_kernel_as_it_is():

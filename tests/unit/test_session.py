@@ -265,6 +265,13 @@ def test_nobody_is_asked_for_photos_in_a_headless_run():
     assert session.uploaded(None) == []
 
 
+def test_without_ipywidgets_there_is_a_line_in_place_of_the_button(monkeypatch, capsys):
+    monkeypatch.setattr(session, "someone_can_answer", lambda: True)
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    assert session.ask_for_photos() is None
+    assert "pip install ipywidgets. Or give the path of your photos" in capsys.readouterr().out
+
+
 def test_colab_gives_the_photos_at_once(colab):
     colab.uploads = {"mine.jpg": b"photo"}
     assert session.uploaded(session.ask_for_photos()) == [("mine.jpg", b"photo")]
