@@ -8,6 +8,7 @@ from scipy.optimize import minimize_scalar
 
 _COLDEST, _HOTTEST = 0.05, 20.0
 _LEAST = 1e-12  # of a probability: its logarithm must be a number
+_SUREST = 1 - 1e-6  # of a threshold: the probabilities of items come no nearer to 1
 
 
 def temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -67,4 +68,4 @@ def sure_above(probabilities: np.ndarray, labels: np.ndarray, accuracy: float) -
     order = np.argsort(-confidence, kind="stable")
     right = (probabilities.argmax(1) == labels)[order]
     reached = np.cumsum(right) / np.arange(1, len(right) + 1) >= accuracy
-    return float(confidence[order][np.flatnonzero(reached)[-1]]) if reached.any() else 1.0
+    return min(float(confidence[order][np.flatnonzero(reached)[-1]]), _SUREST) if reached.any() else 1.0

@@ -40,7 +40,7 @@ def read_layout(names: Iterable[str]) -> tuple[pd.DataFrame, list[tuple[str, str
     annotation where no .xml stands beside the photo. An item is the serial, or the photo's own path.
     Raises LayoutError where no known layout explains the folders.
     """
-    names = sorted(name for name in names if not _is_junk(name))
+    names = sorted(name for name in names if not is_junk(name))
     photos = [name for name in names if PurePosixPath(name).suffix.lower() in EXTENSIONS]
     if not photos:
         raise LayoutError(_unknown(names, f"no file is a photo ({', '.join(EXTENSIONS)})"))
@@ -133,7 +133,8 @@ def _stem(name: str) -> str:
     return name[: -len(PurePosixPath(name).suffix)] if PurePosixPath(name).suffix else name
 
 
-def _is_junk(name: str) -> bool:
+def is_junk(name: str) -> bool:
+    """Whether a file is what systems leave behind: hidden, or a preview."""
     return any(part.startswith(".") or part in _JUNK for part in PurePosixPath(name).parts)
 
 

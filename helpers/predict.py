@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -23,7 +24,7 @@ from helpers import compute, crops, session, sources
 from helpers.archives import ArchiveError
 from helpers.arrays import Array
 from helpers.checks import threaded
-from helpers.decisions import Decision, actions
+from helpers.decisions import INSPECT, Decision, actions
 from helpers.fusing import fuse_views
 from helpers.images import batches, normalize, resize
 from helpers.networks import Model, load_models
@@ -118,12 +119,13 @@ def _seen(name: str, data: bytes | ArchiveError, card: dict) -> tuple[str, torch
 
 
 def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.device) -> pd.DataFrame:
-    """One row an item: item, photos, answer, confidence, the fused probability of each class, action, and problem.
+    """One row an item: item, photos, answer, confidence, the fused probability of each class, action, remark, problem.
 
     members: one network for all views, or a specialist for each, as `chosen` gives them. photos: of `sources.photos`,
     taken as they come. `4006381008505_side.jpg`, or `4006381008505.jpg` in a folder `side`, is the side view of that
     item; where the networks know no views, each photo is an item. The action is that of the card's decision, "" without
-    one. A photo that cannot be used, or whose view nobody knows, has a row of its own with the problem.
+    one; an item of which a view is missing, or there twice, is to be inspected, and its remark says why.
+    A photo that cannot be used, or whose view nobody knows, has a row of its own with the problem.
     Raises ValueError where two of the networks would answer the same photo.
     """
     answering = [view for model in members.values() for view in model.card["views"]]
@@ -146,7 +148,7 @@ def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.dev
             waiting[member] = []
     tables += [answers(members[member], rest, device) for member, rest in waiting.items() if rest]
     answered = pd.concat([*tables, pd.DataFrame(unknown, columns=["name", "problem"])], ignore_index=True)
-    return _fuse(answered, facts, next(iter(members.values())).card)
+    return _fuse(answered, facts, views, next(iter(members.values())).card)
 
 
 def chosen(models: dict[str, Model]) -> dict[str, Model]:
@@ -164,24 +166,40 @@ def _item_and_view(name: str, views: set[str]) -> tuple[str, str]:
     return (path.stem, folder) if folder else (name, "")
 
 
-def _fuse(answered: pd.DataFrame, facts: dict[str, tuple[str, str]], card: dict) -> pd.DataFrame:
+def _fuse(answered: pd.DataFrame, facts: dict[str, tuple[str, str]], views: set[str], card: dict) -> pd.DataFrame:
     """From answers for photos to one row an item, with its action."""
     classes = card["classes"]
+    columns = ["item", "photos", "answer", "confidence", *classes, "action", "remark", "problem"]
     usable = answered[answered["problem"] == ""].assign(label="")
-    usable["item"] = [facts[name][0] for name in usable["name"]]
     failed = answered[answered["problem"] != ""]
-    failed = pd.DataFrame({"item": failed["name"], "photos": 0, "problem": failed["problem"]})
+    failed = pd.DataFrame({"item": failed["name"], "photos": 0, "problem": failed["problem"]}).reindex(columns=columns)
+    failed[["answer", "action", "remark"]] = ""
     if usable.empty:
         return failed.reset_index(drop=True)
-    items = fuse_views(usable.assign(view=[facts[name][1] for name in usable["name"]]), classes, card["fusing"])
+    usable[["item", "view"]] = [facts[name] for name in usable["name"]]
+    items = fuse_views(usable, classes, card["fusing"])
     items["photos"] = usable.groupby("item").size().loc[items["item"]].to_numpy()
     items["answer"] = items["predicted"].where(items["confidence"] >= card["threshold"], NOT_SURE)
     items["action"], items["problem"] = "", ""
+    remarks = _remarks(usable, views)
+    items["remark"] = [remarks.get(item, "") for item in items["item"]]
     if decision := card.get("decision"):
         way = Decision(decision["pass_below"], decision["reject_from"])
         items["action"] = actions(items[decision["defect"]].to_numpy(), way)
-    columns = ["item", "photos", "answer", "confidence", *classes, "action", "problem"]
+        items["action"] = items["action"].where(items["remark"] == "", INSPECT)  # it was made for whole items
     return pd.concat([items[columns], failed], ignore_index=True)
+
+
+def _remarks(usable: pd.DataFrame, views: set[str]) -> dict[str, str]:
+    """What is missing or there more than once, of the items that were not seen exactly once in each view."""
+    counts = usable.groupby(["item", "view"]).size().unstack(fill_value=0).reindex(columns=sorted(views), fill_value=0)
+    odd = counts[(counts != 1).any(axis=1)]
+    return {
+        item: ", ".join(
+            f"{count} photos of {view}" if count else f"{view} is missing" for view, count in row if count != 1
+        )
+        for item, row in ((item, row.items()) for item, row in odd.iterrows())
+    }
 
 
 def check_classes(card: dict, classes: Sequence[str]) -> None:
@@ -217,16 +235,30 @@ def main() -> None:
     parser.add_argument("--network", nargs="*", default=[], help="names in the archive; the chosen one, if not given")
     parser.add_argument("--device", default="auto", help='"auto", "cpu", "cuda", "mps"')
     wanted = parser.parse_args()
+    if wanted.output.is_dir():
+        parser.error(f"--output {wanted.output} is a folder: give the path of a table, as in decisions.csv")
+    try:
+        _answer_all(wanted)
+    except (ValueError, OSError) as error:  # what a user can mend, in one sentence
+        sys.exit(f"helpers.predict: {error}")
+
+
+def _answer_all(wanted: argparse.Namespace) -> None:
     session.keep_memory()
+    wanted.output.parent.mkdir(parents=True, exist_ok=True)
     models = load_models(wanted.models_archive, wanted.network)
     started = time.perf_counter()
     table = decide(chosen(models), sources.photos(wanted.photos), session.pick_device(wanted.device))
     seconds = time.perf_counter() - started
-    failed = table[table["problem"] != ""]
+    if table.empty:
+        raise ValueError(f"{wanted.photos} holds no photo: nothing was written")
+    failed, remarks = table[table["problem"] != ""], table[table["remark"] != ""]
     used = int(table["photos"].sum())
     print(f"{used} photos of {len(table) - len(failed)} items in {seconds:.1f} s: {used / seconds:.1f} images a second")
     for row in failed.itertuples():
         print(f"Left out: {row.item}: {row.problem}")
+    for row in remarks.itertuples():
+        print(f"Look at {row.item}: {row.remark}")
     unfinished = wanted.output.with_name(f".{wanted.output.name}.unfinished")
     table.to_csv(unfinished, index=False)
     os.replace(unfinished, wanted.output)

@@ -17,6 +17,7 @@ from PIL import Image
 
 from helpers import sample, session
 from helpers.archives import Archive, ArchiveError, write_zip
+from helpers.layouts import is_junk
 from helpers.photos import EXTENSIONS
 
 SAMPLE_ITEMS, SAMPLE_ANNOTATED = 300, 60
@@ -81,7 +82,8 @@ def download(address: str, checksum: str | None, folder: Path) -> Path:
 def photos(where: str) -> Iterator[Photo]:
     """Names and bytes of photos to answer: of one file, of all in a folder or zip, or of what stands at an address.
 
-    A member that cannot be read comes with the error in place of its bytes: the others are answered all the same.
+    What cannot be read, or is no photo by its name, comes with the error in place of its bytes: the others are answered
+    all the same. What systems leave behind, and the boxes of a photo, are passed over.
     where: a path or an http(s) address; "" gives none.
     Raises FileNotFoundError for a path that is not there, ConnectionError where a download fails.
     """
@@ -97,12 +99,14 @@ def photos(where: str) -> Iterator[Photo]:
         return
     with Archive(path) as archive:
         for name in archive.names:
-            if PurePosixPath(name).suffix.lower() in EXTENSIONS:
-                try:
-                    data = archive.read(name)
-                except ArchiveError as error:
-                    data = error
-                yield name, data
+            suffix = PurePosixPath(name).suffix.lower()
+            if is_junk(name) or suffix == ".xml":
+                continue
+            try:
+                data = archive.read(name) if suffix in EXTENSIONS else ArchiveError(f"no photo by its name: {suffix!r}")
+            except ArchiveError as error:
+                data = error
+            yield name, data
 
 
 def _published(name: str, folder: Path) -> Path:

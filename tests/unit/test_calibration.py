@@ -80,5 +80,10 @@ def test_sure_is_the_lowest_confidence_that_reaches_the_accuracy():
     assert calibration.sure_above(probabilities, labels, 0.75) == pytest.approx(0.6)
 
 
+def test_the_threshold_can_be_reached_by_the_answers_of_items():
+    threshold = calibration.sure_above(np.array([[1.0, 0.0]]), np.array([0]), 0.5)
+    assert 0.99999 < threshold < 1
+
+
 def test_where_nothing_is_right_nothing_is_sure():
     assert calibration.sure_above(np.array([[0.9, 0.1]]), np.array([1]), 0.5) == 1.0

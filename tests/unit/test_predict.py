@@ -197,6 +197,7 @@ def test_the_views_of_an_item_are_fused_and_acted_upon(line):
     assert table["item"].tolist() == ["1", "2"]
     assert table["photos"].tolist() == [2, 2]
     assert table["action"].tolist() == ["pass", "inspect"]
+    assert table["remark"].tolist() == ["", ""]
     assert table["red"].tolist() == pytest.approx([1 - SURE, 0.5])
 
 
@@ -223,10 +224,18 @@ def test_a_photo_is_cut_out_around_the_thing_as_in_training(line):
 def test_what_cannot_be_read_has_a_row_with_the_reason(line):
     table = predict.decide(line, [("1_side.png", RED_PHOTO), ("2_side.png", b"text")], CPU)
     assert table["item"].tolist() == ["1", "2_side.png"]
-    assert table["action"].tolist()[0] == "reject"
+    assert table["action"].tolist() == ["inspect", ""]
     assert table["problem"].tolist() == ["", "not an image, or of a kind that is not supported: save it as JPEG or PNG"]
     only = predict.decide(line, [("2_side.png", b"text")], CPU)
+    assert only.columns.tolist() == table.columns.tolist()
     assert only["problem"].tolist() == ["not an image, or of a kind that is not supported: save it as JPEG or PNG"]
+
+
+def test_an_item_that_was_not_seen_once_in_each_view_is_inspected(line):
+    names = ["1_side.png", "2_side.png", "2_top.png", "day1/3_side.png", "day2/3_side.png", "3_top.png"]
+    table = predict.decide(line, [(name, BLUE_PHOTO) for name in names], CPU).set_index("item")
+    assert table["remark"].to_dict() == {"1": "top is missing", "2": "", "3": "2 photos of side"}
+    assert table["action"].to_dict() == {"1": "inspect", "2": "pass", "3": "inspect"}
 
 
 def test_what_the_archive_cannot_give_has_a_row_with_the_reason(line):
@@ -307,3 +316,27 @@ def test_the_command_writes_a_table_and_says_how_fast_it_was(tmp_path, monkeypat
     assert "Left out: 3.png: not an image" in printed
     assert pd.read_csv(output)["item"].tolist() == ["1.png", "2.png", "3.png"]
     assert {path.name for path in tmp_path.iterdir()} == {"models.zip", "photos", "decisions.csv"}
+
+
+@pytest.mark.parametrize(
+    ("photos", "output", "told"),
+    [
+        ("nowhere", "a.csv", "nowhere is missing"),
+        ("empty", "a.csv", "empty holds no photo: nothing was written"),
+        ("empty", "empty", "is a folder: give the path of a table"),
+    ],
+)
+def test_the_command_says_in_one_sentence_what_is_wrong_and_leaves_nothing(
+    photos, output, told, line, tmp_path, monkeypatch, capsys
+):
+    card = {"format_version": networks.FORMAT_VERSION, "architecture": "small_cnn"}
+    networks.save_models(
+        tmp_path / "models.zip", {"a": networks.Model(small(), line["both"].card | card)}, pd.DataFrame()
+    )
+    (tmp_path / "empty").mkdir()
+    paths = [str(tmp_path / "models.zip"), str(tmp_path / photos), "--output", str(tmp_path / output)]
+    monkeypatch.setattr("sys.argv", ["helpers.predict", *paths, "--device", "cpu"])
+    with pytest.raises(SystemExit) as stopped:
+        predict.main()
+    assert told in f"{stopped.value}{capsys.readouterr().err}"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "models.zip"]
