@@ -263,5 +263,8 @@ def _load_weights(network: nn.Module, state: dict[str, torch.Tensor], what: str)
     shapes = {name for name in body.keys() & own.keys() if body[name].shape != own[name].shape}
     for problem, names in (("lack", missing), ("have unknown", unexpected), ("have another shape of", shapes)):
         if names:
-            raise WeightsError(f"{what} do not fit: they {problem} {min(names)!r} and {len(names) - 1} more")
+            raise WeightsError(
+                f"{what} do not fit: they {problem} {min(names)!r} and {len(names) - 1} more. "
+                "Are they another architecture's?"
+            )
     load_state(network, own | body)
