@@ -77,9 +77,12 @@ def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> float:
 def fit_learning_curve(images: Sequence[int], errors: Sequence[float]) -> LearningCurve:
     """The power law through the shares of mistakes, by least squares of their logarithms.
 
-    images: training images a class, at least two numbers. errors: the share of mistakes with each; one of 0 counts as
-    a thousandth.
+    images: training images a class; all the same, the law is a flat line. errors: the share of mistakes with each; one
+    of 0 counts as a thousandth.
     Source: Hestness et al. (2017), Deep Learning Scaling Is Predictable, Empirically.
     """
-    slope, intercept = np.polyfit(np.log(images), np.log(np.clip(errors, 1e-3, 1)), 1)
+    logarithms = np.log(np.clip(errors, 1e-3, 1))
+    if len(set(images)) < 2:
+        return LearningCurve(float(np.exp(logarithms.mean())), 0.0)
+    slope, intercept = np.polyfit(np.log(images), logarithms, 1)
     return LearningCurve(float(np.exp(intercept)), float(-slope))

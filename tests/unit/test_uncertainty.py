@@ -63,6 +63,11 @@ def test_no_mistake_at_all_can_be_fitted():
     assert np.isfinite(uncertainty.fit_learning_curve([5, 10], [0.1, 0.0])).all()
 
 
+def test_from_one_number_of_images_nothing_is_foretold():
+    law = uncertainty.fit_learning_curve([12], [0.25])
+    assert (law.error(12), law.error(24)) == pytest.approx((0.25, 0.25))
+
+
 def test_mcnemar_counts_only_the_cases_that_one_got_right():
     first = np.array([True] * 5 + [False] + [True] * 20)
     second = np.array([False] * 5 + [True] + [True] * 20)
