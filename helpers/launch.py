@@ -44,7 +44,7 @@ def fit_together(
     command += ["-m", "helpers.training", str(dataset.path), str(output), "--architecture", architecture]
     command += ["--weights", weights, "--views", *views, "--device", device.type]
     command += ["--image-height", str(images.shape[2]), "--image-width", str(images.shape[3])]
-    command += ["--crop"] if dataset.empty else []
+    command += ["--crop", *dataset.empty] if dataset.empty else []
     command += ["--recipe", json.dumps(asdict(recipe))]
     lines: deque[str] = deque(maxlen=200)  # torchrun says a lot of its own after an error
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:

@@ -298,7 +298,7 @@ def main() -> None:
     parser.add_argument("--views", nargs="*", help="the views to learn from; all, if not given")
     parser.add_argument("--image-height", type=int, default=224, help="px")
     parser.add_argument("--image-width", type=int, default=224, help="px")
-    parser.add_argument("--crop", action="store_true", help="cut each photo out around what lies on the belt")
+    parser.add_argument("--crop", nargs="+", default=[], metavar="VIEW", help="cut its photos out around what moves")
     parser.add_argument("--device", default="auto", help='"auto", "cpu", "cuda", "mps"')
     parser.add_argument("--recipe", type=json.loads, default={}, help="fields of Recipe as JSON, as a card holds them")
     wanted = parser.parse_args()
@@ -308,8 +308,10 @@ def main() -> None:
         dataset = catalog.load(wanted.data_archive)
         network = networks.build(wanted.architecture, len(dataset.classes), "none")
         size = networks.input_size(network, wanted.architecture, wanted.image_height, wanted.image_width)
-        if wanted.crop:
-            dataset = crops.find(dataset, crops.empty_views(dataset), size[1] / size[0])
+        if unknown := set(wanted.crop) - set(dataset.views):
+            raise ValueError(f"--crop: no view is called {', '.join(unknown)}; there are {', '.join(dataset.views)}")
+        empty = crops.empty_views(dataset, forced=True) if wanted.crop else {}
+        dataset = crops.find(dataset, {view: empty[view] for view in wanted.crop}, size[1] / size[0])
         recipe = Recipe(**{"phases": _DEFAULT_PHASES, "batch_size": 16, "seed": 0} | wanted.recipe)
         folder = wanted.output_archive.with_suffix(".work")
         model = fit(

@@ -374,10 +374,16 @@ def test_the_command_cuts_photos_out_where_it_is_asked_to(dataset, tmp_path, mon
     recipe = {"phases": [["short", "all", 1, 0.01]], "keep_norms": False}
     options = ["--architecture", "small_cnn", "--weights", "none", "--image-height", "16", "--image-width", "16"]
     options += ["--device", "cpu", "--recipe", json.dumps(recipe)]
-    for name, more in (("whole", []), ("cut", ["--crop"])):
+    for name, more in (("whole", []), ("cut", ["top"])):
         path = tmp_path / f"{name}.zip"
-        monkeypatch.setattr("sys.argv", ["helpers.training", str(dataset.path), str(path), *options, *more])
+        monkeypatch.setattr(
+            "sys.argv",
+            ["helpers.training", str(dataset.path), str(path), *options, *(["--crop", *more] if more else [])],
+        )
         training.main()
         card = networks.load_models(path)["small_cnn"].card
-        assert set(card["empty"]) == ({"side", "top"} if more else set())
+        assert list(card["empty"]) == more
     assert sorted(file.name for file in tmp_path.iterdir()) == ["cut.zip", "whole.zip"]
+    monkeypatch.setattr("sys.argv", ["helpers.training", str(dataset.path), str(path), *options, "--crop", "below"])
+    with pytest.raises(ValueError, match="--crop: no view is called below; there are side, top"):
+        training.main()
