@@ -33,7 +33,7 @@ help:
 
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: install it, or give PYTHON=path"; exit 1; }
-	@echo "Setting up .venv with $$($(PYTHON) --version): about 5 GB the first time, a minute on a fast line"
+	@echo "Setting up .venv with $$($(PYTHON) --version): about 6 GB the first time, a minute on a fast line"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@PATH="$$PATH:$(CURDIR)/$(BIN)" uv pip install --python $(BIN)/python --quiet --constraint constraints.txt \

@@ -90,7 +90,8 @@ def held(path: Path, published: int) -> str:
     """How much of the published set an archive of photos holds."""
     with Archive(path) as archive:
         photos = sum(Path(name).suffix.lower() in EXTENSIONS for name in archive.names)
-    return f"{photos or published:,} of the {published:,} photos of the published set"  # which lie in one file
+    photos = photos or published  # the published archives hold theirs in a file of another kind
+    return f"{photos:,} of the {published:,} photos of the published set"
 
 
 def comparison(path: Path) -> pd.DataFrame:

@@ -194,12 +194,13 @@ def _remarks(usable: pd.DataFrame, views: set[str]) -> dict[str, str]:
     """What is missing or there more than once, of the items that were not seen exactly once in each view."""
     counts = usable.groupby(["item", "view"]).size().unstack(fill_value=0).reindex(columns=sorted(views), fill_value=0)
     odd = counts[(counts != 1).any(axis=1)]
-    return {
-        item: ", ".join(
-            f"{count} photos of {view}" if count else f"{view} is missing" for view, count in row if count != 1
+    remarks = {}
+    for item, row in odd.iterrows():
+        unusual = ((view, count) for view, count in row.items() if count != 1)
+        remarks[item] = ", ".join(
+            f"{count} photos of {view}" if count else f"{view} is missing" for view, count in unusual
         )
-        for item, row in ((item, row.items()) for item, row in odd.iterrows())
-    }
+    return remarks
 
 
 def check_classes(card: dict, classes: Sequence[str]) -> None:

@@ -100,7 +100,7 @@ def summary(table: pd.DataFrame, by: list[str], seed: int) -> pd.DataFrame:
         for name, value, low, high in zip(_RATIOS, found, ends.low, ends.high, strict=True):
             row |= {name: value, f"{name} low": low, f"{name} high": high}
         rows.append(row)
-    ends = [f"{name}{end}" for name in (*_RATIOS[:2], "pointed", *_RATIOS[2:]) for end in ("", " low", " high")]
+    ends = [f"{name}{end}" for name in (*_RATIOS, "pointed") for end in ("", " low", " high")]
     return pd.DataFrame(rows, columns=[*by, "images", "attribution", "area", *ends])
 
 

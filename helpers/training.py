@@ -308,9 +308,9 @@ def main() -> None:
         dataset = catalog.load(wanted.data_archive)
         network = networks.build(wanted.architecture, len(dataset.classes), "none")
         size = networks.input_size(network, wanted.architecture, wanted.image_height, wanted.image_width)
-        if unknown := set(wanted.crop) - set(dataset.views):
-            raise ValueError(f"--crop: no view is called {', '.join(unknown)}; there are {', '.join(dataset.views)}")
         empty = crops.empty_views(dataset, forced=True) if wanted.crop else {}
+        if unknown := set(wanted.crop) - set(empty):
+            raise ValueError(f"--crop: no view is called {', '.join(unknown)}; there are {', '.join(empty)}")
         dataset = crops.find(dataset, {view: empty[view] for view in wanted.crop}, size[1] / size[0])
         recipe = Recipe(**{"phases": _DEFAULT_PHASES, "batch_size": 16, "seed": 0} | wanted.recipe)
         folder = wanted.output_archive.with_suffix(".work")
