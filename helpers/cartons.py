@@ -15,6 +15,8 @@ _LEAST_CONTRAST = 10.0  # gray levels between a thing and the empty view: noise 
 _FEWEST = 5  # photos of a view in which a thing is found, for the median of them all to be empty
 _SMALLEST_USUAL = 0.01  # of the photo's area: where less differs in most photos, it is a label or dirt
 _MOST_UNEVEN = 6.0  # ratio of large things to small ones in the photos of one view
+_LEAST_FILLED = 0.85  # of the smallest rectangle around it that a thing covers which is one; a box seen aslant: 0.75
+_CLEARLY = 1.2  # times as large as in the other position, to be turned by more than the least
 
 
 def carton_masks(images: torch.Tensor, empty: torch.Tensor) -> np.ndarray:
@@ -51,24 +53,79 @@ def look_like_one_thing(masks: np.ndarray) -> bool:
     return bool(usual >= _SMALLEST_USUAL and large <= _MOST_UNEVEN * small)
 
 
-def crop_box(mask: np.ndarray, width: float, height: float, aspect: float) -> tuple[float, float, float, float]:
-    """(left, top, right, bottom) in px of the photo: around the thing, with a rim, and of that aspect.
+def look_like_rectangles(masks: np.ndarray, width: float, height: float) -> bool:
+    """Whether the things in masks (N, H, W) of one view's photos are rectangles, wherever and however they lie.
+
+    width, height: of the photos in px. So look flat things and boxes from above; a box seen aslant has six corners.
+    """
+    found = [mask for mask in masks if _is_cut_out(mask)]
+    filled = [_smallest_rectangle(_corners(mask, width, height))[1] for mask in found]
+    return bool(filled) and float(np.median(filled)) >= _LEAST_FILLED
+
+
+def crop_box(mask: np.ndarray, width: float, height: float, aspect: float, *, straighten: bool) -> tuple[float, ...]:
+    """(left, top, right, bottom, degrees) in px of the photo: around the thing, with a rim, and of that aspect.
 
     mask: (h, w) bool, the thing in the photo, seen at any size. width, height: of the photo in px. aspect: width over
-    height of what is cut out. It stays within the photo, which may cost it its aspect; where nothing, or hardly
-    anything but the thing is to be seen, it is the whole photo.
+    height of what is cut out. degrees: by how much that rectangle is turned about its middle, clockwise to the eye.
+    straighten: turn it as the thing lies, by the least angle, or by more where the thing is then clearly larger.
+    One that is not turned stays within the photo, which may cost it its aspect; a turned one may reach beyond. Where
+    nothing, or hardly anything but the thing is to be seen, it is the whole photo.
     """
-    if not _SMALLEST < mask.mean() < _LARGEST:
-        return 0.0, 0.0, width, height
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    down, across = height / mask.shape[0], width / mask.shape[1]
-    top, bottom, left, right = rows[0] * down, (rows[-1] + 1) * down, columns[0] * across, (columns[-1] + 1) * across
-    wide = _RIM * max(right - left, (bottom - top) * aspect)
-    (left, right), (top, bottom) = (
-        _within((low + high) / 2, extent, limit)
-        for low, high, extent, limit in ((left, right, wide, width), (top, bottom, wide / aspect, height))
-    )
-    return left, top, right, bottom
+    if not _is_cut_out(mask):
+        return 0.0, 0.0, width, height, 0.0
+    corners = _corners(mask, width, height)
+    degrees = _turn(corners, aspect) if straighten else 0.0
+    aligned = _rotated(corners, -degrees)
+    middle = _rotated((aligned.min(0) + aligned.max(0)) / 2, degrees)
+    extent = _RIM * _width_for(corners, degrees, aspect) / np.array([1.0, aspect])
+    if degrees:
+        return (*(middle - extent / 2).tolist(), *(middle + extent / 2).tolist(), degrees)
+    (left, right), (top, bottom) = map(_within, middle.tolist(), extent.tolist(), (width, height))
+    return left, top, right, bottom, 0.0
+
+
+def _is_cut_out(mask: np.ndarray) -> bool:
+    return _SMALLEST < mask.mean() < _LARGEST
+
+
+def _corners(mask: np.ndarray, width: float, height: float) -> np.ndarray:
+    """(n, 2) x and y in px of the photo: the corners of the convex hull of the mask, one after the other."""
+    rows, columns = np.nonzero(mask)
+    points = np.concatenate([np.stack([columns + right, rows + low], 1) for right in (0, 1) for low in (0, 1)])
+    return points[ConvexHull(points).vertices] * np.array([width / mask.shape[1], height / mask.shape[0]])
+
+
+def _rotated(points: np.ndarray, degrees: float) -> np.ndarray:
+    """Points (..., 2) about the origin, clockwise to the eye, for y points down."""
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return points @ np.array([[cosine, sine], [-sine, cosine]])
+
+
+def _smallest_rectangle(corners: np.ndarray) -> tuple[float, float]:
+    """Degrees from 0 to 90 of the smallest rectangle around a convex outline, and the share of it that is covered.
+
+    Source: Freeman and Shapira (1975): one of its sides lies along one of the outline's.
+    """
+    following = np.roll(corners, -1, 0)
+    area = abs(np.sum(corners[:, 0] * following[:, 1] - corners[:, 1] * following[:, 0])) / 2
+    sides = following - corners
+    angles = np.unique(np.degrees(np.arctan2(sides[:, 1], sides[:, 0])) % 90)
+    areas = [np.ptp(_rotated(corners, -angle), axis=0).prod() for angle in angles]
+    return float(angles[np.argmin(areas)]), float(area / np.min(areas))
+
+
+def _turn(corners: np.ndarray, aspect: float) -> float:
+    degrees, _ = _smallest_rectangle(corners)
+    least, other = sorted((degrees, degrees - 90), key=abs)
+    clearly = _width_for(corners, least, aspect) > _CLEARLY * _width_for(corners, other, aspect)
+    return other if clearly else least
+
+
+def _width_for(corners: np.ndarray, degrees: float, aspect: float) -> float:
+    """Width in px of the smallest rectangle of that aspect, turned by that angle, around the outline."""
+    across, down = np.ptp(_rotated(corners, -degrees), axis=0).tolist()
+    return max(across, down * aspect)
 
 
 def _within(middle: float, extent: float, limit: float) -> tuple[float, float]:

@@ -41,7 +41,7 @@ class Dataset(NamedTuple):
     views: list[str]
     seed: int
     raw_sha256: str
-    empty: dict[str, str] | None = None
+    empty: dict[str, dict] | None = None
 
     def sha256(self) -> str:
         """Digest of the archive or folder: the models trained on it carry it."""

@@ -20,14 +20,14 @@ from helpers.catalog import Dataset
 from helpers.checks import threaded
 from helpers.photos import decode
 
-_DECODING = 2  # raise it when decoding or resizing gives other pixels: then no file of before is found again
+_DECODING = 3  # raise it when decoding or resizing gives other pixels: then no file of before is found again
 AUGMENTATIONS = {  # degrees of turn, share of zoom, of shift (of half the image) and of light and contrast, at most
     "gentle": (3.0, 0.05, 0.04, 0.15),  # so little that nothing leaves a whole photo
     "strong": (12.0, 0.15, 0.06, 0.3),  # for what was cut out with a rim around it
 }
 
 
-Box = Sequence[float]  # left, top, right, bottom
+Crop = Sequence[float]  # left, top, right, bottom in px of a photo, and degrees by which it is turned; see `crop_box`
 
 
 class Examples(NamedTuple):
@@ -59,7 +59,7 @@ def load_images(
     file = dataset.path.parent / "cache" / f"images-{key[:32]}.npy"
     with Archive(dataset.path) as archive:
 
-        def pixels(task: tuple[str, Box | None]) -> torch.Tensor:
+        def pixels(task: tuple[str, Crop | None]) -> torch.Tensor:
             path, crop = task
             return resize(decode(archive.read(path), path)[0], height, width, crop)[None]
 
@@ -72,14 +72,30 @@ def to_pixels(data: bytes, name: str, height: int, width: int) -> torch.Tensor:
     return resize(decode(data, name)[0], height, width)
 
 
-def resize(photo: Image.Image, height: int, width: int, crop: Box | None = None) -> torch.Tensor:
-    """(3, height, width) uint8 of the photo, or of that part of it: (left, top, right, bottom) in its px.
+def resize(photo: Image.Image, height: int, width: int, crop: Crop | None = None) -> torch.Tensor:
+    """(3, height, width) uint8 of the photo, or of that part of it, turned upright; black where the photo ends.
 
     Other proportions are squeezed, not cut: damage may be at the edge.
     """
-    if crop or photo.size != (width, height):
-        photo = photo.resize((width, height), Image.Resampling.BILINEAR, box=crop, reducing_gap=3)
+    if crop and crop[4]:
+        matrix = crop_to_photo(crop, height, width)
+        shrink = max(1, int(abs(np.linalg.det(matrix)) ** 0.5))  # what follows takes single pixels, and would skip some
+        coefficients = (matrix[:2] / shrink).ravel()
+        photo = photo.reduce(shrink).transform(
+            (width, height), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC
+        )
+    elif crop or photo.size != (width, height):
+        photo = photo.resize((width, height), Image.Resampling.BILINEAR, box=crop and crop[:4], reducing_gap=3)
     return torch.from_numpy(np.array(photo)).permute(2, 0, 1)
+
+
+def crop_to_photo(crop: Crop, height: int, width: int) -> np.ndarray:
+    """(3, 3): what takes a point (x, y, 1) of what was cut out, in px of its (height, width), to the photo's px."""
+    left, top, right, bottom, degrees = crop
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    turn = np.array([[cosine, -sine], [sine, cosine]]) * [(right - left) / width, (bottom - top) / height]
+    middle = np.array([left + right, top + bottom]) / 2
+    return np.block([[turn, (middle - turn @ [width / 2, height / 2])[:, None]], [np.zeros(2), np.ones(1)]])
 
 
 def normalize(images: torch.Tensor, mean: Sequence[float], deviation: Sequence[float]) -> torch.Tensor:

@@ -77,18 +77,61 @@ def mask_of(top, left, height, width):
     return mask
 
 
+def upright(mask, width, height, aspect):
+    return cartons.crop_box(mask, width, height, aspect, straighten=False)
+
+
 def test_what_is_cut_out_is_the_thing_in_its_middle_with_a_rim():
-    box = cartons.crop_box(mask_of(40, 60, 10, 20), 1600, 900, 1.0)  # px of the photo are ten times those of the mask
-    assert box == pytest.approx((700 - 120, 450 - 120, 700 + 120, 450 + 120))
-    wide = cartons.crop_box(mask_of(40, 60, 10, 20), 1600, 900, 3.0)
-    assert wide == pytest.approx((700 - 180, 450 - 60, 700 + 180, 450 + 60))
+    box = upright(mask_of(40, 60, 10, 20), 1600, 900, 1.0)  # px of the photo are ten times those of the mask
+    assert box == pytest.approx((700 - 120, 450 - 120, 700 + 120, 450 + 120, 0))
+    wide = upright(mask_of(40, 60, 10, 20), 1600, 900, 3.0)
+    assert wide == pytest.approx((700 - 180, 450 - 60, 700 + 180, 450 + 60, 0))
 
 
 def test_what_is_cut_out_stays_within_the_photo():
-    assert cartons.crop_box(mask_of(0, 140, 10, 20), 1600, 900, 1.0) == pytest.approx((1360, 0, 1600, 240))
-    assert cartons.crop_box(mask_of(5, 20, 80, 20), 1600, 900, 1.0)[1::2] == pytest.approx((0, 900))
+    assert upright(mask_of(0, 140, 10, 20), 1600, 900, 1.0) == pytest.approx((1360, 0, 1600, 240, 0))
+    assert upright(mask_of(5, 20, 80, 20), 1600, 900, 1.0)[1:4:2] == pytest.approx((0, 900))
 
 
 @pytest.mark.parametrize("mask", [mask_of(0, 0, 0, 0), mask_of(0, 0, 1, 5), mask_of(0, 0, 90, 150)])
 def test_where_nothing_or_nothing_else_is_seen_the_whole_photo_stays(mask):
-    assert cartons.crop_box(mask, 320, 180, 1.0) == (0, 0, 320, 180)
+    assert cartons.crop_box(mask, 320, 180, 1.0, straighten=True) == (0, 0, 320, 180, 0)
+
+
+def lying(degrees, *, long=60, short=30, aslant=0):
+    """A rectangle that is turned clockwise by so many degrees, or a box seen aslant: its corners cut off."""
+    x, y = np.meshgrid(np.arange(160) + 0.5 - 80, np.arange(90) + 0.5 - 45)
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    along, across = cosine * x + sine * y, cosine * y - sine * x
+    return (abs(along) < long / 2) & (abs(across) < short / 2) & (abs(along / long + across / short) < 1 - aslant)
+
+
+@pytest.mark.parametrize("degrees", [-40, -15, -3, 0, 10, 44])
+def test_what_is_cut_out_is_turned_as_the_thing_lies(degrees):
+    *box, turned = cartons.crop_box(lying(degrees), 320, 180, 2.0, straighten=True)
+    assert turned == pytest.approx(degrees, abs=2)
+    width, height = box[2] - box[0], box[3] - box[1]
+    assert width == pytest.approx(1.2 * 120, rel=0.06)  # px of the photo are twice those of the mask
+    assert width == pytest.approx(2 * height)
+    assert ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2) == pytest.approx((160, 90), abs=2)
+
+
+@pytest.mark.parametrize(("degrees", "turned"), [(80, 80), (-80, -80), (60, 60)])
+def test_a_long_thing_lies_along_what_is_cut_out(degrees, turned):
+    assert cartons.crop_box(lying(degrees), 320, 180, 2.0, straighten=True)[4] == pytest.approx(turned, abs=2)
+    along = (turned + 45) % 90 - 45  # where it is as large either way, the least turn does
+    assert cartons.crop_box(lying(degrees), 320, 180, 1.0, straighten=True)[4] == pytest.approx(along, abs=2)
+
+
+def test_a_thing_in_a_photo_of_other_proportions_than_its_mask_lies_as_in_the_photo():
+    mask = np.zeros((90, 160), bool)
+    x, y = np.meshgrid((np.arange(160) + 0.5) * 2 - 160, (np.arange(90) + 0.5) * 4 - 180)  # a photo of 320 x 360 px
+    mask[(abs(x + y) < 100) & (abs(x - y) < 60)] = True
+    assert abs(cartons.crop_box(mask, 320, 360, 1.0, straighten=True)[4]) == pytest.approx(45, abs=3)
+
+
+def test_rectangles_are_told_from_boxes_seen_aslant():
+    angles = range(-40, 45, 10)
+    assert cartons.look_like_rectangles(np.stack([lying(angle) for angle in angles]), 320, 180)
+    assert not cartons.look_like_rectangles(np.stack([lying(angle, aslant=0.45) for angle in angles]), 320, 180)
+    assert not cartons.look_like_rectangles(np.zeros((3, 90, 160), bool), 320, 180)
