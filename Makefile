@@ -20,7 +20,7 @@ RAW_DATA ?= $(if $(wildcard transfer/raw-data.zip),transfer/raw-data.zip,sample)
 WEIGHTS ?= $(if $(filter sample,$(RAW_DATA)),none,imagenet)
 ifeq ($(WEIGHTS),none)
 ARCHITECTURES ?= [small_cnn, mobilenet_v3_small]
-TRAINING ?= -y '{image_height: 128, image_width: 128, batch_size: 16, fine_tuning_epochs: 24, fine_tuning_rate: 0.002}'
+TRAINING ?= -y '{image_height: 104, image_width: 160, batch_size: 16, fine_tuning_epochs: 24, fine_tuning_rate: 0.002}'
 else
 ARCHITECTURES ?= [resnet18, efficientnet_b0, mobilenet_v3_large]
 TRAINING ?=

@@ -104,9 +104,10 @@ def to_photos(maps: np.ndarray, catalog: pd.DataFrame, height: int, width: int) 
         scales = width / row.width, height / row.height
         size = max(1, round((right - left) * scales[0])), max(1, round((bottom - top) * scales[1]))
         picture = Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BOX)
-        matrix = np.linalg.inv(np.diag([*scales, 1.0]) @ crop_to_photo(crop, *size[::-1]))
-        laid = picture.transform((width, height), Image.Transform.AFFINE, matrix[:2].ravel(), Image.Resampling.BILINEAR)
-        target[:] = np.asarray(laid) * values.size * abs(np.linalg.det(matrix)) / (size[0] * size[1])
+        to_map = np.linalg.inv(np.diag([*scales, 1.0]) @ crop_to_photo(crop, *size[::-1]))
+        affine = to_map[:2].ravel().tolist()
+        laid = picture.transform((width, height), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
+        target[:] = np.asarray(laid) * values.size * abs(np.linalg.det(to_map)) / (size[0] * size[1])
     return placed
 
 

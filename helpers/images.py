@@ -80,10 +80,9 @@ def resize(photo: Image.Image, height: int, width: int, crop: Crop | None = None
     if crop and crop[4]:
         matrix = crop_to_photo(crop, height, width)
         shrink = max(1, int(abs(np.linalg.det(matrix)) ** 0.5))  # what follows takes single pixels, and would skip some
-        coefficients = (matrix[:2] / shrink).ravel()
-        photo = photo.reduce(shrink).transform(
-            (width, height), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC
-        )
+        affine = (matrix[:2] / shrink).ravel().tolist()
+        photo = photo.reduce(shrink)
+        photo = photo.transform((width, height), Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC)
     elif crop or photo.size != (width, height):
         photo = photo.resize((width, height), Image.Resampling.BILINEAR, box=crop and crop[:4], reducing_gap=3)
     return torch.from_numpy(np.array(photo)).permute(2, 0, 1)
