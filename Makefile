@@ -72,7 +72,7 @@ lint: $(READY)
 # make results PACKAGES=packages.zip WEIGHTS='{mobilenet_v2: file.pth}'  accuracy and attribution, docs/results.md (two hours)
 results: $(READY)
 	@$(EXPORT) $(BIN)/python benchmarks/packages.py '$(PACKAGES)' --weights '$(WEIGHTS)' \
-		--training '{fine_tuning_epochs: 36, patience: 36, folds: 5, repeats: 3}'
+		--training '{fine_tuning_epochs: 36, folds: 5, repeats: 3}'
 
 # make results-series CALTECH=caltech101.zip TRASHNET=trashnet.zip CIFAR=cifar10.zip WEIGHTS=mobilenet_v2.pth
 #                     accuracy of notebooks 04 to 07, docs/results.md (an hour and a half)

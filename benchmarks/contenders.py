@@ -78,7 +78,7 @@ def ours(dataset: catalog.Dataset, weights: Path, recipe: Recipe, work: Path) ->
     pixels = images.load_images(learning, SIZE, SIZE)
     model = training.fit("mobilenet_v2", str(weights), learning, pixels, [""], recipe, CPU, folder=work, report=len)
     seconds = time.perf_counter() - started
-    best = [row["validation_accuracy"] for row in model.card["history"] if row["best"]][-1]
+    best = [row["validation_accuracy"] for row in model.card["history"] if row["kept"]][-1]
     tested = dataset._replace(catalog=dataset.catalog[~learned].reset_index(drop=True))
     pixels = images.load_images(tested, SIZE, SIZE)
     how = {"normalization": networks.IMAGENET_NORMALIZATION}

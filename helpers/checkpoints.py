@@ -20,10 +20,10 @@ Tensors = dict[str, torch.Tensor]
 
 
 class State(NamedTuple):
-    """History (one row an epoch), weights of the best epoch, those of the last, and the optimizer's memory of it."""
+    """History (one row an epoch), weights of the epoch kept, those of the last, and the optimizer's memory of it."""
 
     history: list[dict]
-    best: Tensors
+    kept: Tensors
     network: Tensors
     optimizer: dict[int, Tensors]
 
@@ -43,13 +43,13 @@ def save(
     file: Path,
     key: str,
     history: list[dict],
-    best: Tensors,
+    kept: Tensors,
     network: nn.Module,
     optimizer: torch.optim.Optimizer | None,
 ) -> None:
     """Write the checkpoint whole, or leave the one before. key: see `load`."""
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
+    tensors |= {f"kept.{name}": tensor for name, tensor in kept.items()}
     for index, slots in (optimizer.state_dict()["state"] if optimizer else {}).items():
         tensors |= {f"optimizer.{index}.{slot}": tensor for slot, tensor in slots.items()}
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def load(file: Path, key: str) -> State | None:
         if metadata["key"] != key:
             return None
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    parts: dict[str, Tensors] = {"network": {}, "best": {}, "optimizer": {}}
+    parts: dict[str, Tensors] = {"network": {}, "kept": {}, "optimizer": {}}
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")
         parts[part][rest] = tensor
@@ -86,13 +86,13 @@ def load(file: Path, key: str) -> State | None:
     for name, tensor in parts["optimizer"].items():
         index, _, slot = name.partition(".")
         slots.setdefault(int(index), {})[slot] = tensor
-    return State(json.loads(metadata["history"]), parts["best"], parts["network"], slots)
+    return State(json.loads(metadata["history"]), parts["kept"], parts["network"], slots)
 
 
 def describe_epoch(row: dict, epochs: int) -> str:
-    """One line for a log: what was learned in an epoch, and whether it is the best so far."""
+    """One line for a log: what was learned in an epoch, and whether its weights are kept."""
     return (
         f"epoch {row['epoch']:3d}/{epochs} {row['phase']:<12} loss {row['train_loss']:.3f} validation "
         f"{row['validation_loss']:.3f}  accuracy {row['train_accuracy']:.3f} validation "
-        f"{row['validation_accuracy']:.3f}  {row['seconds']:5.1f} s{'  best' if row['best'] else ''}"
+        f"{row['validation_accuracy']:.3f}  {row['seconds']:5.1f} s{'  kept' if row['kept'] else ''}"
     )

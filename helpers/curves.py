@@ -20,7 +20,7 @@ def training(histories: dict[str, pd.DataFrame], figures: Sequence[str] = ("loss
     """
     figure, axes = grid(len(histories), len(figures), 2.6)
     for (name, history), row in zip(histories.items(), axes, strict=True):
-        kept = history.loc[history["best"]].iloc[-1]
+        kept = history.loc[history["kept"]].iloc[-1]
         for axis, figure_name in zip(row, figures, strict=True):
             axis.plot(history["epoch"], history[f"train_{figure_name}"], "--", color="#888888", label="training")
             axis.plot(history["epoch"], history[f"validation_{figure_name}"], color=PALETTE[1], label="validation")

@@ -37,8 +37,10 @@ class Phase(NamedTuple):
 class Recipe:
     """All that a training run depends on besides its data and its network; the card keeps it.
 
-    patience: epochs without a lower validation loss that end a phase. keep_norms: see `networks.training_mode`; False
-    for a network that starts from nothing. normalization: see `images.normalize`.
+    patience: epochs without a lower validation loss that end a phase; the epoch with the lowest is kept. 0: every phase
+    runs to its end and its last epoch is kept, for where few images validate, the lowest loss is drawn by luck.
+    keep_norms: see `networks.training_mode`; False for a network that starts from nothing.
+    normalization: see `images.normalize`.
     copies: augmented copies of which the frozen part's activations are remembered; see `activations.prepare`.
     augmentation: how far they go from the image, a name of `images.AUGMENTATIONS`. momentum: see `optimizer`.
     """
@@ -68,7 +70,7 @@ def next_epoch(history: Sequence[dict], recipe: Recipe) -> tuple[Phase, int] | N
         if any(later.name in started for later in recipe.phases[position + 1 :]):
             continue
         rows = [row for row in history if row["phase"] == phase.name]
-        stale = len(rows) >= recipe.patience and not any(row["best"] for row in rows[-recipe.patience :])
+        stale = 0 < recipe.patience <= len(rows) and not any(row["kept"] for row in rows[-recipe.patience :])
         if len(rows) < rounds(phase) and not stale:
             return phase, len(rows)
     return None

@@ -76,9 +76,10 @@ def train(
     report: Report = print,
     shared: Shared | None = None,
 ) -> pd.DataFrame:
-    """Train in place, end with the weights of the best epoch, and return the history, one row an epoch.
+    """Train in place, end with the weights of the epoch that is kept, and return the history, one row an epoch.
 
-    Best is the lowest validation loss; every phase starts from the best so far. Losses are means over samples.
+    Kept is the epoch with the lowest validation loss, or without patience the last; every phase starts from the one
+    that is kept so far. Losses are means over samples.
     cache: a folder for activations that memory cannot hold. checkpoint: a file written after every epoch. A run that
     finds its own goes on from there, with the result of an unbroken one; identity and recipe tell whose it is.
     shared: what frozen parts give for all images, by the `train` of the phase that learns on it.
@@ -89,7 +90,7 @@ def train(
     report = report if distributed.is_first() else lambda line: None
     network.to(device, memory_format=torch.channels_last)
     state = _resume(checkpoint, key, network, report)
-    history, best, stretch = state.history, state.best, None
+    history, kept, stretch = state.history, state.kept, None
     setting = activations.Setting(recipe.seed, recipe.augmentation, recipe.normalization, device, cache)
     while upcoming := next_epoch(history, recipe):
         phase, epoch = upcoming
@@ -97,19 +98,20 @@ def train(
         if stretch is None or stretch.phase != phase:
             stretch = None  # lets go of its activations
             if epoch == 0:
-                load_state(network, best or network.state_dict())
+                load_state(network, kept or network.state_dict())
             stored = (shared or {}).get(phase.train)
             stretch = _start(network, examples, recipe, phase, setting, report, state if epoch else None, stored)
         figures = _solve(stretch) if phase.train == stages.HEAD else _learn(stretch, epoch, number)
         row = {"epoch": number, "phase": phase.name, **figures, "seconds": time.perf_counter() - started}
-        row["best"] = row["validation_loss"] < min((old["validation_loss"] for old in history), default=math.inf)
+        lowest = min((old["validation_loss"] for old in history), default=math.inf)
+        row["kept"] = not recipe.patience or row["validation_loss"] < lowest
         history.append(row)
-        if row["best"]:
-            best = {name: tensor.cpu().clone() for name, tensor in network.state_dict().items()}
+        if row["kept"]:
+            kept = {name: tensor.cpu().clone() for name, tensor in network.state_dict().items()}
         report(checkpoints.describe_epoch(row, sum(rounds(phase) for phase in recipe.phases)))
         if checkpoint and distributed.is_first():
-            checkpoints.save(checkpoint, key, history, best, network, stretch.optimizer)
-    load_state(network, best)
+            checkpoints.save(checkpoint, key, history, kept, network, stretch.optimizer)
+    load_state(network, kept)
     network.eval()
     return pd.DataFrame(history)
 
@@ -325,8 +327,8 @@ def main() -> None:
             folder=folder,
         )
         if distributed.is_first():
-            best = pd.DataFrame(model.card["history"]).query("best").tail(1).set_axis([wanted.architecture])
-            print(networks.save_models(wanted.output_archive, {wanted.architecture: model}, best))
+            kept = pd.DataFrame(model.card["history"]).query("kept").tail(1).set_axis([wanted.architecture])
+            print(networks.save_models(wanted.output_archive, {wanted.architecture: model}, kept))
             shutil.rmtree(folder)
     finally:
         distributed.stop()

@@ -211,9 +211,22 @@ def test_the_network_ends_with_the_weights_of_its_best_epoch(network, disputed, 
     assert not network.training
 
 
-def test_best_marks_each_epoch_with_a_lower_loss_than_all_before(network, disputed, harmful):
+def test_kept_marks_each_epoch_with_a_lower_loss_than_all_before(network, disputed, harmful):
     history = run(network, disputed, harmful)
-    assert history["best"].tolist() == [True, True, False, False]
+    assert history["kept"].tolist() == [True, True, False, False]
+
+
+def test_without_patience_the_last_epoch_is_kept(network, disputed, harmful):
+    history = run(network, disputed, dataclasses.replace(harmful, patience=0))
+    assert history["kept"].all()
+    assert history["validation_loss"].idxmin() == 1
+    answers = predict.probabilities(network, disputed.images, np.arange(8), CPU, normalization=harmful.normalization)
+    losses = -np.log(answers[np.arange(8), disputed.labels].clip(1e-6))
+    assert losses.mean() > 2 * history["validation_loss"].min()
+
+
+def test_without_patience_no_phase_ends_early(network, disputed, still):
+    assert len(run(network, disputed, still(10, patience=0))) == 10
 
 
 def test_each_phase_starts_from_the_best_so_far(network, disputed, harmful):
@@ -224,7 +237,7 @@ def test_each_phase_starts_from_the_best_so_far(network, disputed, harmful):
 
 def test_a_phase_ends_when_its_patience_does(network, disputed, still):
     history = run(network, disputed, still(10, patience=3))
-    assert history["best"].tolist() == [True, False, False, False]
+    assert history["kept"].tolist() == [True, False, False, False]
 
 
 def test_a_new_phase_has_its_own_patience(network, disputed, halves):
@@ -236,8 +249,8 @@ def test_a_new_phase_has_its_own_patience(network, disputed, halves):
 def test_next_epoch_passes_over_what_is_done_stale_or_empty():
     phases = [Phase("a", "head", 0), Phase("b", "all", 2, 1.0), Phase("c", "all", 5, 1.0)]
     recipe = Recipe(phases, 4, seed=0, patience=2)
-    rows = [{"phase": "b", "best": True}, {"phase": "b", "best": False}, {"phase": "c", "best": True}]
-    rows += [{"phase": "c", "best": False}] * 2
+    rows = [{"phase": "b", "kept": True}, {"phase": "b", "kept": False}, {"phase": "c", "kept": True}]
+    rows += [{"phase": "c", "kept": False}] * 2
     expected = [("b", 0), ("b", 1), ("c", 0), ("c", 1), ("c", 2), None]
     found = [recipes.next_epoch(rows[:count], recipe) for count in range(6)]
     assert [upcoming and (upcoming[0].name, upcoming[1]) for upcoming in found] == expected
@@ -347,7 +360,7 @@ def test_the_history_has_a_row_an_epoch_and_a_report_a_line(eight, recipe):
         *(f"{split}_{figure}" for split in ("train", "validation") for figure in FIGURES),
         "samples",
         "seconds",
-        "best",
+        "kept",
     ]
     assert history["epoch"].tolist() == [1, 2, 3, 4, 5]
     assert history["phase"].tolist() == ["head", "half", "half", "whole", "whole"]
@@ -356,11 +369,11 @@ def test_the_history_has_a_row_an_epoch_and_a_report_a_line(eight, recipe):
 
 def test_a_line_of_the_log_says_what_an_epoch_learned():
     row = {"epoch": 3, "phase": "frozen", "train_loss": 0.51, "train_accuracy": 0.75, "validation_loss": 0.625}
-    row |= {"validation_accuracy": 0.5, "seconds": 12.34, "best": True}
+    row |= {"validation_accuracy": 0.5, "seconds": 12.34, "kept": True}
     assert checkpoints.describe_epoch(row, 15) == (
-        "epoch   3/15 frozen       loss 0.510 validation 0.625  accuracy 0.750 validation 0.500   12.3 s  best"
+        "epoch   3/15 frozen       loss 0.510 validation 0.625  accuracy 0.750 validation 0.500   12.3 s  kept"
     )
-    assert checkpoints.describe_epoch(row | {"best": False}, 15).endswith("12.3 s")
+    assert checkpoints.describe_epoch(row | {"kept": False}, 15).endswith("12.3 s")
 
 
 def test_training_leaves_the_random_numbers_of_others_alone(eight, recipe):
