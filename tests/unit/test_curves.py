@@ -17,7 +17,7 @@ def history():
     """Four epochs in two phases, the third the best."""
     losses = [0.9, 0.8, 0.4, 0.6]
     table = pd.DataFrame({"epoch": [1, 2, 3, 4], "phase": ["frozen"] * 2 + ["fine-tuning"] * 2})
-    table = table.assign(train_loss=[0.9, 0.7, 0.3, 0.1], validation_loss=losses, best=[True, True, True, False])
+    table = table.assign(train_loss=[0.9, 0.7, 0.3, 0.1], validation_loss=losses, kept=[True, True, True, False])
     return table.assign(train_accuracy=[0.4, 0.5, 0.7, 0.9], validation_accuracy=[0.5, 0.5, 0.75, 0.5])
 
 
