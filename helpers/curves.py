@@ -154,13 +154,15 @@ def robustness(table: pd.DataFrame, count: int, title: str) -> Figure:
 
 
 def _mark_phases(axis: Axes, history: pd.DataFrame) -> None:
-    for phase, part in history.groupby("phase", sort=False):
+    for index, (phase, part) in enumerate(history.groupby("phase", sort=False)):
         if part["epoch"].iloc[0] > 1:
             axis.axvline(part["epoch"].iloc[0] - 0.5, color="black", linewidth=0.8, linestyle=":")
         axis.annotate(
             phase,
-            (part["epoch"].iloc[0] - 0.45, 1),
+            (part["epoch"].iloc[0] - 0.5, 1),
             xycoords=("data", "axes fraction"),
+            xytext=(2, -11 * index),  # a line lower than the one before, which may last one epoch only
+            textcoords="offset points",
             fontsize=8,
             va="top",
             color="#555555",
