@@ -95,19 +95,22 @@ def box_of(photo: Image.Image, empty: EmptyView, aspect: float) -> tuple[float, 
 def to_photos(maps: np.ndarray, catalog: pd.DataFrame, height: int, width: int) -> np.ndarray:
     """(N, height, width): maps (N, h, w) of what was cut out, laid where it lies in the whole photos; 0 elsewhere.
 
-    catalog: columns crop, width and height; one without crop has maps of whole photos. The sum of a map is kept, but
-    for what lies outside the photo and for rounding at its rim.
+    catalog: columns crop, width and height; one without crop has maps of whole photos. The sum of a map is kept; where
+    the crop is turned, but for what lies outside the photo and for rounding at the rim.
     """
     placed = np.zeros((len(maps), height, width), np.float32)
     for target, values, row in zip(placed, maps, catalog.itertuples(), strict=True):
-        left, top, right, bottom, _ = crop = getattr(row, "crop", (0, 0, row.width, row.height, 0))
-        scales = width / row.width, height / row.height
-        size = max(1, round((right - left) * scales[0])), max(1, round((bottom - top) * scales[1]))
+        *corners, degrees = getattr(row, "crop", (0, 0, row.width, row.height, 0))
+        scales = np.array([width / row.width, height / row.height])
+        corners = np.reshape(corners, (2, 2)) * scales
+        corners = corners if degrees else corners.round()  # upright, each pixel then falls on one
+        size = np.maximum(1, (corners[1] - corners[0]).round()).astype(int).tolist()
         picture = Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BOX)
+        crop = (*(corners / scales).ravel(), degrees)
         to_map = np.linalg.inv(np.diag([*scales, 1.0]) @ crop_to_photo(crop, *size[::-1]))
         affine = to_map[:2].ravel().tolist()
         laid = picture.transform((width, height), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
-        target[:] = np.asarray(laid) * values.size * abs(np.linalg.det(to_map)) / (size[0] * size[1])
+        target[:] = np.asarray(laid) * values.size * abs(np.linalg.det(to_map)) / np.prod(size)
     return placed
 
 
