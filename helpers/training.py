@@ -78,8 +78,8 @@ def train(
 ) -> pd.DataFrame:
     """Train in place, end with the weights of the epoch that is kept, and return the history, one row an epoch.
 
-    Kept is the epoch with the lowest validation loss, or without patience the last; every phase starts from the one
-    that is kept so far. Losses are means over samples.
+    Kept is the epoch with the lowest validation loss, or without patience the last of each phase; every phase starts
+    from the one that is kept so far. Losses are means over samples.
     cache: a folder for activations that memory cannot hold. checkpoint: a file written after every epoch. A run that
     finds its own goes on from there, with the result of an unbroken one; identity and recipe tell whose it is.
     shared: what frozen parts give for all images, by the `train` of the phase that learns on it.
@@ -104,7 +104,7 @@ def train(
         figures = _solve(stretch) if phase.train == stages.HEAD else _learn(stretch, epoch, number)
         row = {"epoch": number, "phase": phase.name, **figures, "seconds": time.perf_counter() - started}
         lowest = min((old["validation_loss"] for old in history), default=math.inf)
-        row["kept"] = not recipe.patience or row["validation_loss"] < lowest
+        row["kept"] = row["validation_loss"] < lowest if recipe.patience else epoch + 1 == rounds(phase)
         history.append(row)
         if row["kept"]:
             kept = {name: tensor.cpu().clone() for name, tensor in network.state_dict().items()}

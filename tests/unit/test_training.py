@@ -134,12 +134,13 @@ def test_a_run_interrupted_in_any_epoch_goes_on_to_the_result_of_an_unbroken_one
     assert [file.name for file in checkpoint.parent.iterdir()] == ["checkpoint.safetensors"]
 
 
-def test_momentum_goes_on_where_it_was_interrupted(eight, recipe, tmp_path):
+@pytest.mark.parametrize("other", [{"momentum": 0.9}, {"patience": 0}])
+def test_runs_of_other_recipes_go_on_where_they_were_interrupted(eight, recipe, tmp_path, other):
     def interrupt(line):
         if line.startswith("epoch   3/"):
             raise KeyboardInterrupt
 
-    recipe = dataclasses.replace(recipe, momentum=0.9)
+    recipe = dataclasses.replace(recipe, **other)
     network, resumed, checkpoint = small(), small(), tmp_path / "checkpoint.safetensors"
     history = run(network, eight, recipe)
     with pytest.raises(KeyboardInterrupt):
@@ -216,9 +217,9 @@ def test_kept_marks_each_epoch_with_a_lower_loss_than_all_before(network, disput
     assert history["kept"].tolist() == [True, True, False, False]
 
 
-def test_without_patience_the_last_epoch_is_kept(network, disputed, harmful):
+def test_without_patience_the_last_epoch_of_each_phase_is_kept(network, disputed, harmful):
     history = run(network, disputed, dataclasses.replace(harmful, patience=0))
-    assert history["kept"].all()
+    assert history["kept"].tolist() == [False, True, False, True]
     assert history["validation_loss"].idxmin() == 1
     answers = predict.probabilities(network, disputed.images, np.arange(8), CPU, normalization=harmful.normalization)
     losses = -np.log(answers[np.arange(8), disputed.labels].clip(1e-6))
