@@ -19,7 +19,7 @@ from PIL import Image
 
 from helpers.cartons import carton_masks, crop_box, empty_view, look_like_one_thing, look_like_rectangles
 from helpers.catalog import Dataset
-from helpers.images import crop_to_photo, load_images, rows_where
+from helpers.images import Crop, crop_to_photo, load_images, rows_where
 from helpers.photos import encode
 
 _LOOK_PX = (180, 320)  # height and width at which things are looked for
@@ -100,7 +100,7 @@ def to_photos(maps: np.ndarray, catalog: pd.DataFrame, height: int, width: int) 
     """
     placed = np.zeros((len(maps), height, width), np.float32)
     for target, values, row in zip(placed, maps, catalog.itertuples(), strict=True):
-        *corners, degrees = getattr(row, "crop", (0, 0, row.width, row.height, 0))
+        *corners, degrees = _crop(row)
         scales = np.array([width / row.width, height / row.height])
         corners = np.reshape(corners, (2, 2)) * scales
         corners = corners if degrees else corners.round()  # upright, each pixel then falls on one
@@ -112,6 +112,26 @@ def to_photos(maps: np.ndarray, catalog: pd.DataFrame, height: int, width: int) 
         laid = picture.transform((width, height), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
         target[:] = np.asarray(laid) * values.size * abs(np.linalg.det(to_map)) / np.prod(size)
     return placed
+
+
+def windows(catalog: pd.DataFrame) -> np.ndarray:
+    """(N, 4): left, top, right, bottom, in shares of the photo, of the part to look at: around what was cut out.
+
+    It has the photo's own proportions and lies within it. catalog: as for `to_photos`.
+    """
+    found = np.zeros((len(catalog), 2, 2))
+    for window, row in zip(found, catalog.itertuples(), strict=True):
+        corners = crop_to_photo(_crop(row), 1, 1) @ [[0, 1, 1, 0], [0, 0, 1, 1], [1, 1, 1, 1]]
+        shares = (corners[:2] / [[row.width], [row.height]]).clip(0, 1)
+        low, high = shares.min(1), shares.max(1)
+        side = (high - low).max()
+        window[0] = ((low + high - side) / 2).clip(0, 1 - side)
+        window[1] = window[0] + side
+    return found.reshape(-1, 4)
+
+
+def _crop(row: tuple) -> Crop:
+    return getattr(row, "crop", (0, 0, row.width, row.height, 0))
 
 
 def _masks(dataset: Dataset, empty: dict[str, EmptyView]) -> Iterator[tuple[int, np.ndarray]]:

@@ -42,10 +42,14 @@ def gallery(
     titles: Sequence[str],
     *,
     boxes: Sequence[list[list]] = (),
+    windows: Sequence[Sequence[float]] = (),
     columns: int = 4,
     title: str = "",
 ) -> Figure:
-    """Images (H, W, 3) uint8 in a grid, each with its title, and its boxes in its own px where there are any."""
+    """Images (H, W, 3) uint8 in a grid, each with its title, and its boxes in its own px where there are any.
+
+    windows: (left, top, right, bottom) in shares of each image, of the part to show; all of it, if not given.
+    """
     if len(images) == 0:
         return _note(title or "Nothing to show")
     columns = min(columns, len(images))
@@ -59,6 +63,8 @@ def gallery(
             axis.set_title(titles[index], fontsize=9)
             for box in boxes[index] if boxes else []:
                 _draw_box(axis, box)
+            if len(windows):
+                _show_window(axis, images[index], windows[index])
     figure.suptitle(title, fontweight="bold")
     return figure
 
@@ -241,8 +247,8 @@ def attribution_panels(
 ) -> Figure:
     """A row for each photo: the photo with its boxes, then the attribution of each network laid over it.
 
-    rows: for each photo a table, one line a network, with columns image (H, W, 3) uint8, map (H, W), and boxes in px
-    of that image. captions: for each photo one for each network.
+    rows: for each photo a table, one line a network, with columns image (H, W, 3) uint8, map (H, W), boxes in px of
+    that image, and window, as for `gallery`. captions: for each photo one for each network.
     """
     columns = 1 + max(len(table) for table in rows)
     height, width = rows[0]["image"].iloc[0].shape[:2]
@@ -252,11 +258,11 @@ def attribution_panels(
     for table, axis_row, name, row_captions in zip(rows, axes, titles, captions, strict=True):
         axis_row[0].imshow(table["image"].iloc[0])
         axis_row[0].set_title(name, fontsize=9)
-        for box in table["boxes"].iloc[0]:
-            _draw_box(axis_row[0], box)
         for axis, line, caption in zip(axis_row[1:], table.itertuples(), row_captions, strict=False):
             heat(line.image, line.map, axis)
             axis.set_title(caption, fontsize=9)
+        for axis, line in zip(axis_row, [*table.head(1).itertuples(), *table.itertuples()], strict=False):
+            _show_window(axis, line.image, line.window)
             for box in line.boxes:
                 _draw_box(axis, box)
     figure.suptitle(title, fontweight="bold")
@@ -314,6 +320,12 @@ def _note(text: str) -> Figure:
     axes[0, 0].axis("off")
     axes[0, 0].text(0.5, 0.5, text, ha="center", va="center")
     return figure
+
+
+def _show_window(axis: Axes, image: np.ndarray, window: Sequence[float]) -> None:
+    height, width = image.shape[:2]
+    left, top, right, bottom = np.multiply(window, [width, height, width, height]) - 0.5  # where drawn pixels begin
+    axis.set(xlim=(left, right), ylim=(bottom, top))
 
 
 def _draw_box(axis: Axes, box: list) -> None:

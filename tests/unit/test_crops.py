@@ -122,6 +122,21 @@ def test_maps_are_laid_where_they_were_cut_out_and_keep_their_sum(line):
     assert uncut == pytest.approx(256 / (90 * 160), rel=1e-4)
 
 
+def test_a_window_holds_what_was_cut_out_in_the_photos_proportions_and_lies_within_it(line):
+    dataset, _ = line
+    assert crops.windows(dataset.catalog).tolist() == [[0, 0, 1, 1]] * 18
+    boxes = [[0, 0, 40, 20, 0], [100, 90, 180, 180, 0], [100, 60, 180, 120, 30], [-40, -40, 80, 80, 45]]
+    left, top, right, bottom = crops.windows(dataset.catalog[:4].assign(crop=boxes)).T  # of photos of 320 x 180 px
+    assert left[:2] == pytest.approx([0, 140 / 320 - 0.25])
+    assert top[:2] == pytest.approx([0, 0.5])
+    high = 80 * np.sin(np.pi / 6) + 60 * np.cos(np.pi / 6)
+    middle = [(left[2] + right[2]) / 2, (top[2] + bottom[2]) / 2]
+    assert [right[2] - left[2], *middle] == pytest.approx([high / 180, 140 / 320, 90 / 180])
+    assert right - left == pytest.approx(bottom - top)
+    assert (np.stack([left, top]) >= 0).all()
+    assert (np.stack([right, bottom]) <= 1).all()
+
+
 def test_a_resized_crop_is_the_part_of_the_photo(line):
     ramp = np.zeros((10, 20, 3), np.uint8)
     ramp[:, 10:] = 200

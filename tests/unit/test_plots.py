@@ -160,13 +160,23 @@ def test_accuracies_stand_side_by_side_against_the_most_frequent_class():
     figure.draw_without_rendering()
 
 
+def test_a_gallery_shows_of_each_image_the_part_in_its_window():
+    figure = plots.gallery(photos(2), ["a", "b"], windows=[(0.0, 0.0, 0.5, 0.5), (0.5, 0.5, 1.0, 1.0)])
+    height, width = photos(1)[0].shape[:2]
+    assert [axis.get_xlim() for axis in figure.axes] == [(-0.5, width / 2 - 0.5), (width / 2 - 0.5, width - 0.5)]
+    assert [axis.get_ylim() for axis in figure.axes] == [(height / 2 - 0.5, -0.5), (height - 0.5, height / 2 - 0.5)]
+
+
 def test_attribution_panels_have_the_photo_first_and_then_a_network_each():
     image, maps = photos(1)[0], [np.zeros((6, 10)), np.eye(6, 10)]
     table = pd.DataFrame({"image": [image] * 2, "map": maps, "boxes": [[["tear", 1, 2, 3, 4]]] * 2})
+    table["window"] = [(0.0, 0.0, 1.0, 1.0), (0.1, 0.5, 0.6, 1.0)]
     figure = plots.attribution_panels([table, table[:1]], ["first", "second"], [["a 10 %", "b 90 %"], ["c"]], "Where")
     assert titles(figure) == ["first", "a 10 %", "b 90 %", "second", "c", ""]
     assert [len(axis.images) for axis in figure.axes] == [1, 3, 3, 1, 3, 0]
     assert [boxes(axis) for axis in figure.axes[:5]] == [[[1, 2, 3, 4]]] * 5
+    assert [axis.get_xlim() for axis in figure.axes[:3]] == [(-0.5, 9.5), (-0.5, 9.5), (0.5, 5.5)]
+    assert [axis.get_ylim() for axis in figure.axes[:3]] == [(5.5, -0.5), (5.5, -0.5), (5.5, 2.5)]
     assert figure.get_suptitle() == "Where"
     figure.draw_without_rendering()
 
