@@ -15,15 +15,19 @@ def temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """The temperature that gives these answers the lowest log loss; above 1, the network was too sure of itself.
 
     probabilities: (N, C) of validation data. labels: (N,) class numbers.
+    N right answers do not show that the next is right: so the target of the true class is (N + 1) / (N + 2), not 1.
     Raises ValueError where there is nothing to fit it to.
-    Source: Guo et al. (2017), On Calibration of Modern Neural Networks.
+    Source: Guo et al. (2017), On Calibration of Modern Neural Networks; Platt (1999) for the targets.
     """
     if len(labels) == 0:
         raise ValueError("A temperature is fitted to validation data, and there are none")
 
+    count, classes = probabilities.shape
+    targets = np.full((count, classes), 1 / (count + 2) / max(classes - 1, 1))
+    targets[np.arange(count), labels] = (count + 1) / (count + 2)
+
     def loss(logarithm: float) -> float:
-        chosen = with_temperature(probabilities, np.exp(logarithm))[np.arange(len(labels)), labels]
-        return float(-np.log(chosen.clip(_LEAST)).mean())
+        return float(-(targets * np.log(with_temperature(probabilities, np.exp(logarithm)).clip(_LEAST))).sum())
 
     return float(np.exp(minimize_scalar(loss, bounds=(np.log(_COLDEST), np.log(_HOTTEST)), method="bounded").x))
 
@@ -64,8 +68,9 @@ def sure_above(probabilities: np.ndarray, labels: np.ndarray, accuracy: float) -
     probabilities: (N, C) of validation data. labels: (N,) class numbers.
     Source: Chow (1970), On Optimum Recognition Error and Reject Tradeoff.
     """
-    confidence = probabilities.max(1)
+    confidence = probabilities.max(1).clip(max=_SUREST)
     order = np.argsort(-confidence, kind="stable")
     right = (probabilities.argmax(1) == labels)[order]
     reached = np.cumsum(right) / np.arange(1, len(right) + 1) >= accuracy
-    return min(float(confidence[order][np.flatnonzero(reached)[-1]]), _SUREST) if reached.any() else 1.0
+    reached &= np.append(np.diff(confidence[order]) != 0, True)  # of equal ones all are above, or none
+    return float(confidence[order][np.flatnonzero(reached)[-1]]) if reached.any() else 1.0

@@ -24,7 +24,8 @@ def carton_masks(images: torch.Tensor, empty: torch.Tensor) -> np.ndarray:
 
     images: (N, 3, H, W) uint8 of one view. empty: (3, H, W), the view without anything (see `empty_view`).
     A pixel belongs to the thing where no shadow, a darker copy of the empty view, explains it. Of these pixels the
-    largest connected part counts, with all that its convex hull covers. A side as gray as the belt may be missed.
+    largest connected part counts, with all that its convex hull covers. So a side as gray as the belt may be missed,
+    and a gray or black thing on a lighter belt is taken for a shadow.
     """
     images, empty = images.float() + 1, empty + 1
     light = (images / empty).flatten(2).median(2).values[..., None, None]  # (N, 3, 1, 1): brighter or warmer that day
@@ -36,7 +37,7 @@ def carton_masks(images: torch.Tensor, empty: torch.Tensor) -> np.ndarray:
 
 def empty_view(images: torch.Tensor) -> torch.Tensor:
     """(3, H, W): the median of many images (N, 3, H, W) of a fixed camera, in which the things have vanished."""
-    return images[:: max(1, len(images) // 64)].float().median(0).values
+    return images.float().median(0).values
 
 
 def look_like_one_thing(masks: np.ndarray) -> bool:

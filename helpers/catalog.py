@@ -15,7 +15,7 @@ import pandas as pd
 
 from helpers.archives import Archive, ArchiveError, write_zip
 from helpers.checks import CORRECTED, LEFT_OUT, check_photos, threaded
-from helpers.layouts import SPLITS, read_layout
+from helpers.layouts import SPLITS, check_labels, read_layout
 from helpers.photos import decode, encode, fit
 
 FORMAT_VERSION = 1
@@ -201,6 +201,7 @@ def load(path: str | Path) -> Dataset:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ArchiveError(f"{path}: its catalog is damaged ({error}): run 01-DataPreparation again") from error
+        check_labels(dataset.classes)
         absent = set(catalog["path"]) - set(archive.names)
     if absent:
         raise ArchiveError(f"{path} lacks {len(absent)} images of its catalog, {min(absent)!r} first: make it again")
@@ -227,7 +228,10 @@ def _check_splits(photos: pd.DataFrame) -> None:
     counts = photos.groupby(["label", "split"])["item"].nunique().unstack(fill_value=0)
     counts = counts.reindex(columns=SPLITS, fill_value=0)
     if len(counts) < 2:
-        raise SplitError(f"{len(counts)} labels are left after the checks, at least 2 are needed: see the findings")
+        raise SplitError(
+            f"{len(counts)} labels are left after the checks, at least 2 are needed: see the findings. Items that are "
+            "numbered anew in each label stand under two labels, and are all left out: give each a serial of its own"
+        )
     short = counts[(counts == 0).any(axis=1)]
     if len(short):
         own = photos[photos["label"].isin(short.index)]

@@ -23,6 +23,7 @@ from helpers.images import Crop, crop_to_photo, load_images, rows_where
 from helpers.photos import encode
 
 _LOOK_PX = (180, 320)  # height and width at which things are looked for
+_FOR_EMPTY = 64  # photos of a view that its empty one is made of
 _CHUNK = 64
 
 
@@ -44,7 +45,8 @@ def empty_views(dataset: Dataset, *, forced: bool = False) -> dict[str, EmptyVie
         rows = rows_where(dataset.catalog, split="train", view=view)
         if not len(rows):
             continue
-        some = dataset._replace(catalog=dataset.catalog.iloc[rows[:: max(1, len(rows) // 64)][:64]])
+        spread = np.linspace(0, len(rows) - 1, min(_FOR_EMPTY, len(rows))).round().astype(int)  # over all labels
+        some = dataset._replace(catalog=dataset.catalog.iloc[rows[spread]])
         pixels = load_images(whole(some), *_LOOK_PX)
         empty = empty_view(pixels)
         masks = carton_masks(pixels[:], empty)

@@ -44,7 +44,8 @@ def scores(predicted: pd.DataFrame, classes: list[str], seed: int) -> pd.DataFra
         drawn = uncertainty.bootstrap(values, part["item"], seed)
         pairs = zip(figures, drawn.low, drawn.high, strict=True)
         ends = {name: uncertainty.Interval(low, high) for name, low, high in pairs}
-        ends["accuracy"] = uncertainty.wilson(right, len(part))
+        if part["item"].is_unique:  # Wilson's interval counts each image as a case of its own
+            ends["accuracy"] = uncertainty.wilson(right, len(part))
         rows.append({"view": view, "tested": len(part)} | _columns(figures, ends))
     return pd.DataFrame(rows)
 

@@ -22,7 +22,7 @@ from helpers.photos import decode
 
 _DECODING = 3  # raise it when decoding or resizing gives other pixels: then no file of before is found again
 AUGMENTATIONS = {  # degrees of turn, share of zoom, of shift (of half the image) and of light and contrast, at most
-    "gentle": (3.0, 0.05, 0.04, 0.15),  # so little that nothing leaves a whole photo
+    "gentle": (3.0, 0.05, 0.04, 0.15),  # for whole photos: a twentieth at the rim may leave them, no more
     "strong": (12.0, 0.15, 0.06, 0.3),  # for what was cut out with a rim around it
 }
 
@@ -119,9 +119,11 @@ def augment(images: torch.Tensor, numbers: torch.Tensor, augmentation: str = "ge
     """Each image flipped left to right or not, turned, shifted, zoomed and lit a little anew: float in 0..255.
 
     images: (N, 3, H, W) uint8 or float. numbers: (N, 7) of `chances`; 0.5 everywhere leaves an image as it is.
-    augmentation: a name of AUGMENTATIONS.
+    augmentation: a name of AUGMENTATIONS; ValueError for another.
     Nothing here makes a damaged thing intact or the reverse: what the turn uncovers is filled by mirroring.
     """
+    if augmentation not in AUGMENTATIONS:
+        raise ValueError(f"There is no augmentation {augmentation!r}: choose one of {', '.join(AUGMENTATIONS)}")
     if (numbers == 0.5).all():
         return images.float()
     count, _, height, width = images.shape

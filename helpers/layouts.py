@@ -19,6 +19,8 @@ either of them also below train/, val/ and test/. Pascal VOC boxes may stand bes
 _SPLIT_FOLDERS = dict.fromkeys(("train", "training"), "train")
 _SPLIT_FOLDERS |= dict.fromkeys(("val", "valid", "validation"), "validation")
 _SPLIT_FOLDERS |= dict.fromkeys(("test", "testing"), "test")
+_COLUMNS = {"path", "item", "view", "label", "predicted", "confidence", "network", "repeat", "fold", "name", "answer"}
+_COLUMNS |= {"problem", "photos", "action", "remark", "image", "map", "boxes", "window"}
 _JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 
 
@@ -41,6 +43,8 @@ def read_layout(names: Iterable[str]) -> tuple[pd.DataFrame, list[tuple[str, str
     Raises LayoutError where no known layout explains the folders.
     """
     names = sorted(name for name in names if not is_junk(name))
+    unreadable = [name for name in names if not _is_utf8(name)]
+    names = [name for name in names if _is_utf8(name)]
     photos = [name for name in names if PurePosixPath(name).suffix.lower() in EXTENSIONS]
     if not photos:
         raise LayoutError(_unknown(names, f"no file is a photo ({', '.join(EXTENSIONS)})"))
@@ -48,6 +52,7 @@ def read_layout(names: Iterable[str]) -> tuple[pd.DataFrame, list[tuple[str, str
     stems = {_stem(name) for name in photos}
     others = set(names) - set(photos) - {name for stem, name in annotations.items() if stem in stems}
     misfits = [(name, "no photo, by its extension, nor the boxes of one") for name in sorted(others)]
+    misfits += [(ascii(name), "its name is not in UTF-8: rename it") for name in unreadable]
 
     divided = _is_divided(photos)
     parsed = [_parse(name, divided=divided) for name in photos]
@@ -55,8 +60,17 @@ def read_layout(names: Iterable[str]) -> tuple[pd.DataFrame, list[tuple[str, str
     table = pd.DataFrame(rows, columns=["source", "label", "view", "item", "split"])
     if table["label"].nunique() < 2:
         raise LayoutError(_unknown(names, f"found {table['label'].nunique()} label folder(s), at least 2 are needed"))
+    check_labels(table["label"])
     table["annotation"] = [annotations.get(_stem(name), "") for name in table["source"]]
     return table, misfits + misplaced
+
+
+def check_labels(labels: Iterable[str]) -> None:
+    """Raise LayoutError where a label is called as a column of the tables, in which each label gets a column, too."""
+    if taken := sorted(_COLUMNS & set(labels)):
+        raise LayoutError(
+            f"No label can be called {' or '.join(map(repr, taken))}, as columns of tables are: rename it"
+        )
 
 
 def _read_views(photos: list[_Photo]) -> tuple[list[tuple], list[tuple[str, str]]] | None:
@@ -136,6 +150,11 @@ def _stem(name: str) -> str:
 def is_junk(name: str) -> bool:
     """Whether a file is what systems leave behind: hidden, or a preview."""
     return any(part.startswith(".") or part in _JUNK for part in PurePosixPath(name).parts)
+
+
+def _is_utf8(name: str) -> bool:
+    """Python keeps bytes of a file name that mean nothing in UTF-8 as halves of surrogate pairs."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _unknown(names: list[str], reason: str) -> str:

@@ -195,7 +195,10 @@ def _load_model(archive: Archive, name: str) -> Model:
     try:
         card = json.loads(archive.read(f"{name}/card.json"))
         if card["format_version"] != FORMAT_VERSION:
-            raise ArchiveError(f"{archive.path}: {name} has format {card['format_version']}, not {FORMAT_VERSION}")
+            raise ArchiveError(
+                f"{archive.path}: {name} has format {card['format_version']}, not {FORMAT_VERSION}: make it again, "
+                "with the notebook that wrote it"
+            )
         network = build(card["architecture"], len(card["classes"]), "none")
         load_state(network, safetensors.torch.load(archive.read(f"{name}/model.safetensors")))
     except (KeyError, TypeError, json.JSONDecodeError, safetensors.SafetensorError, RuntimeError) as error:

@@ -79,7 +79,8 @@ def _notes(image: Image.Image, name: str) -> list[str]:
     expected = EXTENSIONS.get(PurePosixPath(name).suffix.lower())
     kind = "JPEG" if image.format == "MPO" else image.format  # a phone's JPEG with a second picture behind it
     transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-    deep = image.mode.startswith("I") or any("16" in str(tile[3]) for tile in image.tile)  # gone once it is loaded
+    raw = [str(np.atleast_1d(tile[3])[0]) for tile in image.tile]  # modes, as "RGB;16B"; gone once it is loaded
+    deep = image.mode.startswith("I") or any("16" in mode for mode in raw)
     facts = {
         f"is {image.format}, not {expected}": expected
         not in (None, image.format, "JPEG" if image.format == "MPO" else ""),

@@ -10,9 +10,10 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,14 @@ from helpers.sources import Photo
 
 NOT_SURE = "not sure"
 _BATCH_SIZE = 32
+
+
+class Seen(NamedTuple):
+    """A photo's name, what the network sees of it, (3, H, W) uint8 or None, and why it sees nothing."""
+
+    name: str
+    pixels: torch.Tensor | None
+    problem: str
 
 
 def probabilities(
@@ -84,38 +93,43 @@ def answers(model: Model, photos: Iterable[Photo], device: torch.device) -> pd.D
     photos: of `sources.photos`, taken as they come. The answer is NOT_SURE where the highest probability is
     below the card's threshold. What cannot be used has no answer, and its problem says why.
     """
-    card, classes = model.card, model.card["classes"]
-    run, tables = compute.inference(model.network, device, mirrored=card["mirrored"]), []
-    columns = ["name", "answer", "confidence", *classes, "problem"]
-    seen = threaded(lambda photo: _seen(*photo, card), photos)
+    run = compute.inference(model.network, device, mirrored=model.card["mirrored"])
+    seen = threaded(lambda photo: _seen(*photo, model.card), photos)
+    tables = [_answered([], run, model.card, device)]
     while batch := list(islice(seen, _BATCH_SIZE)):
-        names, pixels, problems = zip(*batch, strict=True)
-        usable = np.array([one is not None for one in pixels])
-        found = np.full((len(batch), len(classes)), np.nan)
-        if usable.any():
-            images = torch.stack([one for one in pixels if one is not None])
-            logits = run(normalize(images.to(device), **card["normalization"]))
-            found[usable] = (logits / card["temperature"]).softmax(1).cpu()
-        confidence = found.max(1)
-        called = np.array(classes, object)[np.nan_to_num(found).argmax(1)]
-        called = np.where(np.isnan(confidence), "", np.where(confidence >= card["threshold"], called, NOT_SURE))
-        rows = zip(names, called, confidence, *found.T, problems, strict=True)
-        tables.append(pd.DataFrame(rows, columns=columns))
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+        tables.append(_answered(batch, run, model.card, device))
+    return pd.concat(tables, ignore_index=True)
 
 
-def _seen(name: str, data: bytes | ArchiveError, card: dict) -> tuple[str, torch.Tensor | None, str]:
-    """The photo's name, what the network sees of it, (3, H, W) uint8 or None, and why it sees nothing."""
+def _answered(
+    batch: list[Seen], run: Callable[[torch.Tensor], torch.Tensor], card: dict, device: torch.device
+) -> pd.DataFrame:
+    """A row for each, as `answers` says it. run: of `compute.inference`."""
+    classes = card["classes"]
+    found = np.full((len(batch), len(classes)), np.nan)
+    usable = np.array([one.pixels is not None for one in batch], bool)
+    if usable.any():
+        images = torch.stack([one.pixels for one in batch if one.pixels is not None])
+        logits = run(normalize(images.to(device), **card["normalization"]))
+        found[usable] = (logits / card["temperature"]).softmax(1).cpu()
+    confidence = found.max(1)
+    called = np.array(classes, object)[np.nan_to_num(found).argmax(1)]
+    called = np.where(np.isnan(confidence), "", np.where(confidence >= card["threshold"], called, NOT_SURE))
+    table = pd.DataFrame({"name": [one.name for one in batch], "answer": called, "confidence": confidence})
+    return table.assign(**dict(zip(classes, found.T, strict=True)), problem=[one.problem for one in batch])
+
+
+def _seen(name: str, data: bytes | ArchiveError, card: dict) -> Seen:
     height, width = card["input"]["height"], card["input"]["width"]
     if isinstance(data, ArchiveError):
-        return name, None, str(data)
+        return Seen(name, None, str(data))
     try:
         photo, _ = decode(data, name)
     except PhotoError as error:
-        return name, None, str(error)
+        return Seen(name, None, str(error))
     empty = card["empty"].get(_item_and_view(name, set(card["views"]) - {""})[1])
     crop = crops.box_of(photo, empty, width / height) if empty else None
-    return name, resize(photo, height, width, crop), ""
+    return Seen(name, resize(photo, height, width, crop), "")
 
 
 def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.device) -> pd.DataFrame:
@@ -128,27 +142,30 @@ def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.dev
     A photo that cannot be used, or whose view nobody knows, has a row of its own with the problem.
     Raises ValueError where two of the networks would answer the same photo.
     """
-    answering = [view for model in members.values() for view in model.card["views"]]
-    if len(set(answering)) < len(answering):
+    by_view = {view: key for key, model in members.items() for view in model.card["views"]}
+    if len(by_view) < sum(len(model.card["views"]) for model in members.values()):
         raise ValueError(f"{', '.join(members)} answer the same photos: choose one of them (--network)")
-    waiting: dict[str, list[Photo]] = {name: [] for name in members}
-    views = {view for model in members.values() for view in model.card["views"]} - {""}
-    tables, facts, unknown = [], {}, []
-    for name, data in photos:
-        item, view = _item_and_view(name, views)
-        facts[name] = (item, view)
-        member = next((key for key, model in members.items() if view in model.card["views"]), None)
-        if member is None:
-            known = " or ".join(f"serial_{view}" for view in sorted(views))
-            unknown.append((name, f"its view is not known: name it {known}, or put it into a folder of that name"))
-            continue
-        waiting[member].append((name, data))
-        if len(waiting[member]) == _BATCH_SIZE:
-            tables.append(answers(members[member], waiting[member], device))
-            waiting[member] = []
-    tables += [answers(members[member], rest, device) for member, rest in waiting.items() if rest]
-    answered = pd.concat([*tables, pd.DataFrame(unknown, columns=["name", "problem"])], ignore_index=True)
-    return _fuse(answered, facts, views, next(iter(members.values())).card)
+    views, first = set(by_view) - {""}, next(iter(members))
+    known = " or ".join(f"serial_{view}" for view in sorted(views))
+    unknown = f"its view is not known: name it {known}, or put it into a folder of that name"
+    runs = {
+        key: compute.inference(model.network, device, mirrored=model.card["mirrored"]) for key, model in members.items()
+    }
+
+    def see(photo: Photo) -> tuple[str, Seen]:
+        name, data = photo
+        key = by_view.get(_item_and_view(name, views)[1])
+        return (key, _seen(name, data, members[key].card)) if key else (first, Seen(name, None, unknown))
+
+    waiting: dict[str, list[Seen]] = {key: [] for key in members}
+    tables = []
+    for key, seen in threaded(see, photos):
+        waiting[key].append(seen)
+        if len(waiting[key]) == _BATCH_SIZE:
+            tables.append(_answered(waiting[key], runs[key], members[key].card, device))
+            waiting[key] = []
+    tables += [_answered(rest, runs[key], members[key].card, device) for key, rest in waiting.items()]
+    return _fuse(pd.concat(tables, ignore_index=True), views, members[first].card)
 
 
 def chosen(models: dict[str, Model]) -> dict[str, Model]:
@@ -166,7 +183,7 @@ def _item_and_view(name: str, views: set[str]) -> tuple[str, str]:
     return (path.stem, folder) if folder else (name, "")
 
 
-def _fuse(answered: pd.DataFrame, facts: dict[str, tuple[str, str]], views: set[str], card: dict) -> pd.DataFrame:
+def _fuse(answered: pd.DataFrame, views: set[str], card: dict) -> pd.DataFrame:
     """From answers for photos to one row an item, with its action."""
     classes = card["classes"]
     columns = ["item", "photos", "answer", "confidence", *classes, "action", "remark", "problem"]
@@ -176,7 +193,7 @@ def _fuse(answered: pd.DataFrame, facts: dict[str, tuple[str, str]], views: set[
     failed[["answer", "action", "remark"]] = ""
     if usable.empty:
         return failed.reset_index(drop=True)
-    usable[["item", "view"]] = [facts[name] for name in usable["name"]]
+    usable[["item", "view"]] = [_item_and_view(name, views) for name in usable["name"]]
     items = fuse_views(usable, classes, card["fusing"])
     items["photos"] = usable.groupby("item").size().loc[items["item"]].to_numpy()
     items["answer"] = items["predicted"].where(items["confidence"] >= card["threshold"], NOT_SURE)

@@ -22,6 +22,7 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 class Phase(NamedTuple):
     """A stretch in which the same part of the network learns, and everything before it is frozen.
 
+    name: another one for each phase of a recipe, for the history tells them apart by it.
     train: "head", "last stage" (and the head), "all", or the name of the first stage that learns (`stages.stages`).
     epochs: how often each image is seen. The head alone is not stepped towards but solved, on that many augmented
     copies of each image; learning_rate has no meaning there.
@@ -56,6 +57,12 @@ class Recipe:
     augmentation: str = "gentle"
     momentum: float = 0.0
     normalization: dict[str, list[float]] = field(default_factory=lambda: IMAGENET_NORMALIZATION)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where two phases have one name."""
+        names = [phase[0] for phase in self.phases]
+        if len(set(names)) < len(names):
+            raise ValueError(f"Phases are told apart by their names: {', '.join(names)} are not all different")
 
 
 def rounds(phase: Phase) -> int:

@@ -94,7 +94,7 @@ def photos(where: str) -> Iterator[Photo]:
             yield from photos(str(download(where, None, Path(folder))))
         return
     path = session.resolve(where)
-    if path.is_file() and not zipfile.is_zipfile(path):
+    if path.is_file() and (path.suffix.lower() in EXTENSIONS or not (path.suffix or zipfile.is_zipfile(path))):
         yield path.name, path.read_bytes()
         return
     with Archive(path) as archive:

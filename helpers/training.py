@@ -7,7 +7,6 @@ torchrun --nproc-per-node 2 -m helpers.training transfer/data.zip transfer/model
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
 import shutil
@@ -127,9 +126,10 @@ def _resume(checkpoint: Path | None, key: str, network: nn.Module, report: Repor
 
 
 def _check(examples: Examples, recipe: Recipe) -> None:
-    for split in ("train", "validation"):
+    remedies = {"train": "smaller validation and test fractions", "validation": "a larger validation fraction"}
+    for split, remedy in remedies.items():
         if not len(getattr(examples, split)):
-            raise ValueError(f"The {split} split is empty: prepare the data with a larger {split} fraction")
+            raise ValueError(f"The {split} split is empty: prepare the data with {remedy}")
     if not any(rounds(phase) for phase in recipe.phases):
         raise ValueError("The recipe has no epochs: ask for copies to solve the head on, or for epochs of fine-tuning")
 
@@ -273,7 +273,10 @@ def fit(
 
     weights: see `networks.build`. images: (N, 3, H, W) uint8, a row for each of the data set's catalog.
     folder: for checkpoint and cache; a run that is repeated goes on from there.
+    Raises ValueError for a view that the data set does not have.
     """
+    if unknown := set(views) - set(dataset.views or [""]):
+        raise ValueError(f"No view is called {', '.join(sorted(unknown))}: there are {', '.join(dataset.views)}")
     torch.manual_seed(recipe.seed)
     network = networks.build(architecture, len(dataset.classes), weights)
     size, normalization = tuple(images.shape[2:]), recipe.normalization
@@ -283,8 +286,8 @@ def fit(
     labels = dataset.catalog["label"].map(dataset.classes.index).to_numpy()
     rows = [rows_where(dataset.catalog, split=split, view=views) for split in ("train", "validation")]
     identity = json.dumps([card, asdict(recipe)])
-    checkpoint = folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.safetensors"
     examples = Examples(images, labels, *rows)
+    checkpoint = folder / f"{checkpoints.key_of([identity], examples)[:16]}.safetensors"
     kept = {"cache": folder, "checkpoint": checkpoint, "identity": identity}
     history = train(network, examples, recipe, device, **kept, report=report, shared=shared)
     return Model(network, card | {"training": asdict(recipe), "history": history.to_dict("records")})

@@ -30,8 +30,11 @@ def test_without_validation_data_there_is_no_temperature():
         calibration.temperature(np.empty((0, 2)), np.empty(0, int))
 
 
-def test_a_network_that_is_always_right_has_a_finite_temperature():
-    assert 0 < calibration.temperature(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 1])) < 1
+@pytest.mark.parametrize(("count", "sure"), [(8, 9 / 10), (24, 25 / 26), (198, 199 / 200)])
+def test_a_few_answers_that_are_all_right_make_no_network_certain(count, sure):
+    answers = np.tile([[0.9, 0.1], [0.1, 0.9]], (count // 2, 1))
+    temperature = calibration.temperature(answers, np.arange(count) % 2)
+    assert calibration.with_temperature(answers, temperature).max(1) == pytest.approx(sure, abs=1e-4)
 
 
 @given(st.floats(0.1, 10), st.lists(st.floats(0.01, 1), min_size=3, max_size=3))
@@ -87,3 +90,10 @@ def test_the_threshold_can_be_reached_by_the_answers_of_items():
 
 def test_where_nothing_is_right_nothing_is_sure():
     assert calibration.sure_above(np.array([[0.9, 0.1]]), np.array([1]), 0.5) == 1.0
+
+
+def test_of_answers_that_are_equally_sure_all_are_sure_or_none():
+    probabilities = np.array([[0.9, 0.1]] * 10)
+    labels = np.array([0] + [1] * 9)
+    assert calibration.sure_above(probabilities, labels, accuracy=0.95) == 1
+    assert calibration.sure_above(probabilities, labels, accuracy=0.1) == 0.9

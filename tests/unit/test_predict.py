@@ -269,17 +269,17 @@ def test_two_networks_for_the_same_photos_are_refused(line):
 def test_each_specialist_sees_its_own_view(model, monkeypatch):
     monkeypatch.setattr(predict, "_BATCH_SIZE", 1)
     members = {view: networks.Model(model.network, model.card | {"views": [view]}) for view in ("side", "top")}
-    asked = []
-    answers = predict.answers
-    monkeypatch.setattr(
-        predict,
-        "answers",
-        lambda who, what, device: asked.append((who.card["views"], what[0][0])) or answers(who, what, device),
-    )
+    asked, answered = [], predict._answered
+
+    def asking(batch, run, card, device):
+        asked.extend((*card["views"], seen.name) for seen in batch if seen.pixels is not None)
+        return answered(batch, run, card, device)
+
+    monkeypatch.setattr(predict, "_answered", asking)
     table = predict.decide(
         members, [("1_side.png", BLUE_PHOTO), ("1_top.png", BLUE_PHOTO), ("odd.png", BLUE_PHOTO)], CPU
     )
-    assert asked == [(["side"], "1_side.png"), (["top"], "1_top.png")]
+    assert asked == [("side", "1_side.png"), ("top", "1_top.png")]
     assert table["problem"].str.startswith("its view is not known").tolist() == [False, True]
 
 

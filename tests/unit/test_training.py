@@ -331,11 +331,19 @@ def test_the_losses_are_those_of_the_loop_written_out(eight):
     assert history["train_loss"].tolist() == pytest.approx(losses, abs=1e-5)
 
 
-@pytest.mark.parametrize("split", ["train", "validation"])
-def test_an_empty_split_is_refused_with_the_remedy(network, disputed, still, split):
+@pytest.mark.parametrize(
+    ("split", "remedy"), [("train", "smaller validation and test fractions"), ("validation", "a larger .* fraction")]
+)
+def test_an_empty_split_is_refused_with_the_remedy(network, disputed, still, split, remedy):
     examples = disputed._replace(**{split: np.array([], int)})
-    with pytest.raises(ValueError, match=f"The {split} split is empty: prepare .* a larger {split} fraction"):
+    with pytest.raises(ValueError, match=f"The {split} split is empty: prepare the data with {remedy}"):
         run(network, examples, still(1))
+
+
+def test_phases_of_one_name_are_refused(network, disputed, still):
+    phases = [Phase("tuned", "last stage", 1, 0.1), Phase("tuned", "all", 1, 0.1)]
+    with pytest.raises(ValueError, match="tuned, tuned are not all different"):
+        run(network, disputed, dataclasses.replace(still(1), phases=phases))
 
 
 def test_a_recipe_without_epochs_is_refused(network, disputed):
