@@ -101,6 +101,18 @@ def test_things_that_do_not_move_are_not_cut_out(make_dataset, tmp_path):
     assert crops.empty_views(fixed, forced=True).keys() == {"side"}
 
 
+def test_the_empty_view_is_made_of_photos_of_all_labels(line, monkeypatch):
+    dataset, _ = line
+    catalog = dataset.catalog.sort_values(["label", "view"])  # as `catalog.save` leaves it
+    seen = []
+    monkeypatch.setattr(crops, "_FOR_EMPTY", 4)
+    monkeypatch.setattr(
+        crops, "load_images", lambda some, *size: seen.append(some.catalog["label"]) or load_images(some, *size)
+    )
+    crops.empty_views(dataset._replace(catalog=catalog.reset_index(drop=True)))
+    assert [labels.value_counts().to_dict() for labels in seen] == [{"bad": 2, "good": 2}] * 2
+
+
 def test_a_view_without_photos_to_learn_from_is_not_cut_out(line):
     dataset, _ = line
     catalog = dataset.catalog.assign(split=np.where(dataset.catalog["view"] == "top", "test", "train"))

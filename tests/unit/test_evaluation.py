@@ -6,7 +6,7 @@ import pytest
 from sklearn import metrics
 from tables import CLASSES, predicted
 
-from helpers import evaluation, fusing
+from helpers import evaluation, fusing, uncertainty
 
 
 @pytest.fixture
@@ -120,6 +120,16 @@ def test_the_headline_counts_all_views_as_one_and_a_rare_class_as_much_as_a_freq
     assert found["accuracy"] == 0.5  # 2 of 4
     assert found["recall"] == pytest.approx((1 / 3 + 1) / 2)
     assert found["tested"] == 4
+
+
+def test_views_of_one_item_do_not_count_as_two_cases():
+    right = pd.DataFrame({"label": ["a"] * 20, "predicted": ["a"] * 16 + ["b"] * 4})
+    right["item"] = [f"item{number}" for number in range(20)]
+    once = evaluation.headline(right, ["a", "b"], seed=0)
+    twice = evaluation.headline(pd.concat([right, right], ignore_index=True), ["a", "b"], seed=0)
+    assert (once["accuracy low"], once["accuracy high"]) == tuple(uncertainty.wilson(16, 20))
+    alone = uncertainty.wilson(32, 40)  # as if there were forty items
+    assert twice["accuracy high"] - twice["accuracy low"] > 1.2 * (alone.high - alone.low)
 
 
 def test_a_table_for_reading_has_each_figure_with_its_ends_in_one_column():

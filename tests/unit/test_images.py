@@ -1,5 +1,6 @@
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,6 +97,12 @@ def test_strong_augmentation_goes_further_the_same_way_and_an_unmoved_image_stay
     gentle, strong = (images.augment(loaded, numbers, name) for name in ("gentle", "strong"))
     assert (strong - loaded).abs().mean() > 1.5 * (gentle - loaded).abs().mean()
     assert torch.equal(images.augment(loaded, images.chances(32, 0, 0), "strong"), loaded.float())
+
+
+def test_an_unknown_augmentation_is_refused_with_those_there_are(dataset):
+    loaded = images.load_images(dataset, 20, 32)
+    with pytest.raises(ValueError, match=r"no augmentation 'Strong': choose one of gentle, strong"):
+        images.augment(loaded, images.chances(32, 0, 1), "Strong")
 
 
 def test_augmenting_keeps_shape_and_range_and_the_images_themselves():

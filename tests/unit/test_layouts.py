@@ -204,3 +204,13 @@ def test_of_many_folders_the_eight_fullest_are_shown_and_the_others_counted():
     assert shown == [f"  folder{folder}/deep/0.jpg  ({folder + 1} files)" for folder in range(10, 2, -1)] + [
         "  ... and 3 more folders"
     ]
+
+
+def test_a_label_called_as_a_column_of_our_tables_is_refused():
+    assert refusal(["good/a.jpg", "problem/b.jpg"]).startswith("No label can be called 'problem'")
+
+
+def test_a_name_that_is_not_utf8_is_listed_and_the_others_are_read():
+    table, misfits = read_layout(["a/1.jpg", "b/2.jpg", b"b/caf\xe9.jpg".decode(errors="surrogateescape")])
+    assert table["source"].tolist() == ["a/1.jpg", "b/2.jpg"]
+    assert misfits == [(r"'b/caf\udce9.jpg'", "its name is not in UTF-8: rename it")]

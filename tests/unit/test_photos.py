@@ -36,6 +36,10 @@ def test_an_ordinary_photo_comes_as_it_is_and_without_notes():
     assert values(image) == [10, 20, 30]
 
 
+def test_a_row_of_a_bitmap_may_take_any_number_of_bytes():
+    assert decode(saved(plain("RGB", (1, 2, 3), (720, 2)), "BMP"), "a.bmp")[1] == []  # 2160 bytes
+
+
 def png(width, height, depth, kind, rows):
     """A PNG put together by hand, for what Pillow would not write."""
     header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)

@@ -1,3 +1,4 @@
+import gc
 import hashlib
 import io
 import tarfile
@@ -49,6 +50,7 @@ def address(content):
     server.shutdown()
     thread.join()
     server.server_close()
+    gc.collect()  # sockets that are found later fail another test
 
 
 def digest(data):
@@ -203,3 +205,13 @@ def test_the_sample_has_its_items_and_a_fifth_of_them_annotated(tmp_path):
     photos = [name for name in names if name.endswith(".png")]
     assert len(photos) == 20
     assert sum(name.startswith("annotated/") for name in photos) == 4
+
+
+def test_a_part_of_a_zip_is_no_photo_and_a_photo_needs_no_extension(tmp_path):
+    whole = tmp_path / "whole.zip"
+    write_zip(whole, [("a.jpg", b"1" * 500), ("b.jpg", b"2" * 500)])
+    (tmp_path / "part.zip").write_bytes(whole.read_bytes()[:700])
+    with pytest.raises(ArchiveError, match=r"part\.zip .*only a part of one"):
+        list(sources.photos(str(tmp_path / "part.zip")))
+    (tmp_path / "photo").write_bytes(b"a photo")
+    assert list(sources.photos(str(tmp_path / "photo"))) == [("photo", b"a photo")]

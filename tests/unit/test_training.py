@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from helpers import checkpoints, images, networks, predict, recipes, training
+from helpers import catalog, checkpoints, images, networks, predict, recipes, training
 from helpers.images import Examples
 from helpers.recipes import Phase, Recipe
 
@@ -409,3 +409,29 @@ def test_the_command_cuts_photos_out_where_it_is_asked_to(dataset, tmp_path, mon
     monkeypatch.setattr("sys.argv", ["helpers.training", str(dataset.path), str(path), *options, "--crop", "below"])
     with pytest.raises(ValueError, match="--crop: no view is called below; there are side, top"):
         training.main()
+
+
+@pytest.fixture
+def fit(dataset, halves, tmp_path):
+    """Train small_cnn on a data set and the views asked for, with a folder of its own; gives what was reported."""
+
+    def start(dataset, views=("side", "top")):
+        lines, recipe = [], Recipe([Phase("whole", "all", 1, 0.001)], 8, seed=0, keep_norms=False, normalization=halves)
+        pixels = images.load_images(dataset, 32, 32)
+        training.fit(
+            "small_cnn", "none", dataset, pixels, list(views), recipe, CPU, folder=tmp_path, report=lines.append
+        )
+        return lines
+
+    return start
+
+
+def test_a_run_on_fewer_images_leaves_the_checkpoint_of_the_whole_run_alone(dataset, fit):
+    fit(dataset)
+    assert fit(catalog.limit(dataset, 4, 0))[0].startswith("epoch")
+    assert fit(dataset) == ["Going on after epoch 1 of an earlier run"]
+
+
+def test_a_view_that_nobody_knows_is_refused_with_those_there_are(dataset, fit):
+    with pytest.raises(ValueError, match="No view is called botom: there are side, top"):
+        fit(dataset, views=["side", "botom"])
