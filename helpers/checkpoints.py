@@ -70,14 +70,17 @@ def restore(optimizer: torch.optim.Optimizer, state: State) -> None:
 
 
 def load(file: Path, key: str) -> State | None:
-    """The state in that file; None where there is none, or one of a run with another key."""
+    """The state in that file; None where there is none, or one of a run with another key, or one that broke."""
     if not file.exists():
         return None
-    with safetensors.safe_open(file, "pt") as opened:
-        metadata = opened.metadata()
-        if metadata["key"] != key:
-            return None
-        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    try:
+        with safetensors.safe_open(file, "pt") as opened:
+            metadata = opened.metadata()
+            if metadata["key"] != key:
+                return None
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except safetensors.SafetensorError:  # a power cut, a full disk
+        return None
     parts: dict[str, Tensors] = {"network": {}, "kept": {}, "optimizer": {}}
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")

@@ -18,7 +18,7 @@ from helpers import arrays
 from helpers.archives import Archive
 from helpers.catalog import Dataset
 from helpers.checks import threaded
-from helpers.photos import decode
+from helpers.photos import PhotoError, decode
 
 _DECODING = 3  # raise it when decoding or resizing gives other pixels: then no file of before is found again
 AUGMENTATIONS = {  # degrees of turn, share of zoom, of shift (of half the image) and of light and contrast, at most
@@ -61,7 +61,7 @@ def load_images(
 
         def pixels(task: tuple[str, Crop | None]) -> torch.Tensor:
             path, crop = task
-            return resize(decode(archive.read(path), path)[0], height, width, crop)[None]
+            return resize(_photo(archive, path), height, width, crop)[None]
 
         decoded = threaded(pixels, zip(paths, crops, strict=True))
         return arrays.collect(progress(decoded), shape, np.uint8, file, memory_bytes)
@@ -162,4 +162,11 @@ def rows_where(catalog: pd.DataFrame, **allowed: str | Sequence[str]) -> np.ndar
 def read_image(dataset: Dataset, path: str) -> np.ndarray:
     """One image of the data set as it is stored, (H, W, 3) uint8: for looking at, not for training."""
     with Archive(dataset.path) as archive:
-        return np.asarray(decode(archive.read(path), path)[0])
+        return np.asarray(_photo(archive, path))
+
+
+def _photo(archive: Archive, path: str) -> Image.Image:
+    try:
+        return decode(archive.read(path), path)[0]
+    except PhotoError as error:
+        raise PhotoError(f"{archive.path}: {path}: {error}") from error

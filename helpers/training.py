@@ -276,13 +276,11 @@ def fit(
     Raises ValueError for a view that the data set does not have.
     """
     if unknown := set(views) - set(dataset.views or [""]):
-        raise ValueError(f"No view is called {', '.join(sorted(unknown))}: there are {', '.join(dataset.views)}")
+        raise ValueError(f"No view is called {', '.join(sorted(unknown))}: there are {dataset.views}")
     torch.manual_seed(recipe.seed)
     network = networks.build(architecture, len(dataset.classes), weights)
-    size, normalization = tuple(images.shape[2:]), recipe.normalization
-    card = networks.describe(
-        architecture, dataset, views=views, size=size, weights=weights, normalization=normalization
-    )
+    facts = {"views": views, "size": tuple(images.shape[2:]), "weights": weights}
+    card = networks.describe(architecture, dataset, **facts, normalization=recipe.normalization)
     labels = dataset.catalog["label"].map(dataset.classes.index).to_numpy()
     rows = [rows_where(dataset.catalog, split=split, view=views) for split in ("train", "validation")]
     identity = json.dumps([card, asdict(recipe)])

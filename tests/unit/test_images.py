@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import images
+from helpers.archives import Archive, write_zip
+from helpers.photos import PhotoError
 
 
 def seeded(seed):
@@ -189,3 +191,12 @@ def test_an_image_to_look_at_has_its_stored_size(dataset):
     assert image.shape == (20, 32, 3)
     assert image.dtype == np.uint8
     assert (image == [245, 3, 0]).all()
+
+
+def test_a_photo_of_a_data_set_that_cannot_be_read_is_named(dataset, tmp_path):
+    with Archive(dataset.path) as archive:
+        members = [(name, archive.read(name)) for name in archive.names]
+    path = dataset.catalog["path"].iloc[3]
+    spoilt = write_zip(tmp_path / "data.zip", [(name, b"no" if name == path else data) for name, data in members])
+    with pytest.raises(PhotoError, match=f"data.zip: {path}: not an image"):
+        images.load_images(dataset._replace(path=spoilt), 20, 32)

@@ -173,6 +173,15 @@ def test_a_finished_run_is_not_trained_again(eight, recipe, unbroken, tmp_path):
     assert same(again, unbroken[1])
 
 
+def test_a_checkpoint_that_broke_is_not_used(eight, recipe, unbroken, tmp_path):
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    run(small(), eight, recipe, checkpoint=checkpoint)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    again = small()
+    assert len(run(again, eight, recipe, checkpoint=checkpoint)) == 5
+    assert same(again, unbroken[1])
+
+
 @pytest.mark.parametrize("other", ["identity", "recipe", "examples"])
 def test_the_checkpoint_of_another_run_is_not_used(eight, recipe, unbroken, tmp_path, other):
     checkpoint, lines = tmp_path / "checkpoint.safetensors", []
@@ -433,5 +442,5 @@ def test_a_run_on_fewer_images_leaves_the_checkpoint_of_the_whole_run_alone(data
 
 
 def test_a_view_that_nobody_knows_is_refused_with_those_there_are(dataset, fit):
-    with pytest.raises(ValueError, match="No view is called botom: there are side, top"):
+    with pytest.raises(ValueError, match=r"No view is called botom: there are \['side', 'top'\]"):
         fit(dataset, views=["side", "botom"])
