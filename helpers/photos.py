@@ -78,7 +78,6 @@ def encode(image: Image.Image) -> bytes:
 def _notes(image: Image.Image, name: str) -> list[str]:
     expected = EXTENSIONS.get(PurePosixPath(name).suffix.lower())
     kind = "JPEG" if image.format == "MPO" else image.format  # a phone's JPEG with a second picture behind it
-    transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
     raw = [str(np.atleast_1d(tile[3])[0]) for tile in image.tile]  # modes, as "RGB;16B"; gone once it is loaded
     deep = image.mode.startswith("I") or any("16" in mode for mode in raw)
     facts = {
@@ -89,15 +88,19 @@ def _notes(image: Image.Image, name: str) -> list[str]:
         "16-bit": deep,
         "gray": image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I"),
         "CMYK": image.mode == "CMYK",
-        "transparent: put on white": transparent,
+        "transparent: put on white": _may_be_transparent(image) and image.convert("RGBA").getextrema()[3][0] < 255,
     }
     return [note for note, holds in facts.items() if holds]
+
+
+def _may_be_transparent(image: Image.Image) -> bool:
+    return image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":  # Pillow would cut 16 bits off at 255
         image = Image.fromarray(_to_uint8(np.asarray(image)))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    if _may_be_transparent(image):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image if image.mode == "RGB" else image.convert("RGB")

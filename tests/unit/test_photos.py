@@ -40,6 +40,11 @@ def test_a_row_of_a_bitmap_may_take_any_number_of_bytes():
     assert decode(saved(plain("RGB", (1, 2, 3), (720, 2)), "BMP"), "a.bmp")[1] == []  # 2160 bytes
 
 
+def test_an_alpha_channel_that_covers_nothing_is_no_finding():
+    assert decode(saved(plain("RGBA", (1, 2, 3, 255))), "a.png")[1] == []
+    assert decode(saved(plain("RGBA", (1, 2, 3, 254))), "a.png")[1] == ["transparent: put on white"]
+
+
 def png(width, height, depth, kind, rows):
     """A PNG put together by hand, for what Pillow would not write."""
     header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
@@ -85,7 +90,7 @@ def test_a_photo_over_the_pixel_limit_is_refused_before_it_is_decoded():
         (plain("P", 0), {}, None, [0, 0, 0]),
         (plain("RGBA", (200, 100, 0, 0)), {}, "transparent: put on white", [255, 255, 255]),
         (plain("RGBA", (0, 0, 0, 51)), {}, "transparent: put on white", [204, 204, 204]),  # a fifth of black
-        (plain("LA", (0, 255)), {}, "transparent: put on white", [0, 0, 0]),
+        (plain("LA", (0, 51)), {}, "transparent: put on white", [204, 204, 204]),
         (plain("CMYK", (0, 255, 255, 0)), {"kind": "TIFF"}, "CMYK", [255, 0, 0]),
         (plain("I;16", 257 * 100), {}, "16-bit", [100, 100, 100]),  # 65535 is white, as 255 is
         (plain("F", 0.2), {"kind": "TIFF"}, "gray", [51, 51, 51]),
