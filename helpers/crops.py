@@ -47,9 +47,9 @@ def empty_views(dataset: Dataset, *, forced: bool = False) -> dict[str, EmptyVie
             continue
         spread = np.linspace(0, len(rows) - 1, min(_FOR_EMPTY, len(rows))).round().astype(int)  # over all labels
         some = dataset._replace(catalog=dataset.catalog.iloc[rows[spread]])
-        pixels = load_images(whole(some), *_LOOK_PX)
+        pixels = load_images(whole(some), *_LOOK_PX)[:]
         empty = empty_view(pixels)
-        masks = carton_masks(pixels[:], empty)
+        masks = carton_masks(pixels, empty)
         if not (forced or look_like_one_thing(masks)):
             continue
         picture = Image.fromarray(empty.byte().permute(1, 2, 0).numpy())
