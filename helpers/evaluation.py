@@ -56,35 +56,34 @@ def headline(predicted: pd.DataFrame, classes: list[str], seed: int) -> dict[str
 
 
 def from_confusion(matrix: np.ndarray) -> dict[str, float]:
-    """Accuracy, and precision, recall and F1 as the mean over classes, 0 where a class was never called or is absent.
+    """Accuracy, and precision, recall and F1 as the mean over the classes that they are defined for.
 
-    matrix: (C, C), how often each true class (row) was called each class (column).
+    matrix: (C, C), how often each true class (row) was called each class (column). Where a class stands in neither it
+    has no figures, and where nothing is of it no recall; the precision of one that was never called counts as 0.
     """
-    hits, true, called = np.diag(matrix), matrix.sum(1), matrix.sum(0)
-    precision, recall, f1 = hits / called.clip(1), hits / true.clip(1), 2 * hits / (true + called).clip(1)
-    means = {"precision": precision.mean(), "recall": recall.mean(), "f1": f1.mean()}
-    return {"accuracy": float(hits.sum() / matrix.sum())} | {name: float(mean) for name, mean in means.items()}
+    means = {name: float(np.nanmean(values)) for name, values in _by_class(matrix).items()}
+    return {"accuracy": float(np.diag(matrix).sum() / matrix.sum())} | means
 
 
 def class_scores(predicted: pd.DataFrame, classes: list[str], seed: int) -> pd.DataFrame:
-    """For each view and class: precision, recall and F1, each with its 95 % interval, and of how many images."""
+    """For each view and class: precision, recall and F1, each with its 95 % interval, and of how many images.
+
+    A figure that a class does not have is not a number, and may be anything from 0 to 1.
+    """
     rows = []
     for view, part in predicted.groupby("view", sort=False):
         matrix = _confusion(part, classes)
         hits, true, called = np.diag(matrix), matrix.sum(1), matrix.sum(0)
-        f1_ends = uncertainty.bootstrap(_of_rows(part, classes, _class_f1), part["item"], seed)
+        figures = _by_class(matrix)
+        drawn = uncertainty.bootstrap(_of_rows(part, classes, lambda one: _by_class(one)["f1"]), part["item"], seed)
         for number, label in enumerate(classes):
-            figures = {
-                "precision": hits[number] / max(called[number], 1),
-                "recall": hits[number] / max(true[number], 1),
-                "f1": _class_f1(matrix)[number],
-            }
             ends = {
                 "precision": _share_ends(hits[number], called[number]),
                 "recall": _share_ends(hits[number], true[number]),
-                "f1": uncertainty.Interval(f1_ends.low[number], f1_ends.high[number]),
+                "f1": uncertainty.Interval(*np.nan_to_num([drawn.low[number], drawn.high[number]], nan=[0.0, 1.0])),
             }
-            rows.append({"view": view, "label": label} | _columns(figures, ends) | {"images": true[number]})
+            own = {name: values[number] for name, values in figures.items()}
+            rows.append({"view": view, "label": label} | _columns(own, ends) | {"images": true[number]})
     return pd.DataFrame(rows)
 
 
@@ -172,8 +171,15 @@ def _of_rows(
     return of_rows
 
 
-def _class_f1(matrix: np.ndarray) -> np.ndarray:
-    return 2 * np.diag(matrix) / (matrix.sum(0) + matrix.sum(1)).clip(1)
+def _by_class(matrix: np.ndarray) -> dict[str, np.ndarray]:
+    """(C,) each: precision, recall and F1 of every class, NaN where it has none; see `from_confusion`."""
+    hits, true, called = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+    seen = true + called > 0
+    return {
+        "precision": np.where(seen, hits / called.clip(1), np.nan),
+        "recall": np.where(true > 0, hits / true.clip(1), np.nan),
+        "f1": np.where(seen, 2 * hits / (true + called).clip(1), np.nan),
+    }
 
 
 def _share_ends(hits: int, count: int) -> uncertainty.Interval:

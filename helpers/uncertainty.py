@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -45,7 +46,8 @@ def bootstrap(
 ) -> Interval:
     """The interval of any figure, from what it is when whole groups are drawn anew, with replacement.
 
-    statistic: of row numbers (M,), a figure or an array of them; the ends are of the same shape.
+    statistic: of row numbers (M,), a figure or an array of them; the ends are of the same shape. Rounds in which a
+    figure is NaN, for it is not defined there, do not count for it; the ends are NaN where it never is.
     groups: (N,), what belongs together of the N rows, such as items.
     Source: Efron (1979), Bootstrap Methods (percentiles).
     """
@@ -58,7 +60,8 @@ def bootstrap(
         drawn = generator.integers(0, len(sizes), len(sizes))
         alone = len(sizes) == len(order)  # then a group is a row
         found.append(statistic(order[drawn] if alone else np.concatenate([members[number] for number in drawn])))
-    low, high = np.percentile(found, [2.5, 97.5], axis=0)
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of what is NaN in all rounds
+        low, high = np.nanpercentile(found, [2.5, 97.5], axis=0)
     return Interval(low, high)
 
 

@@ -61,10 +61,32 @@ def test_class_scores_tell_the_classes_apart(four):
     assert table["images"].tolist() == [3, 1]
 
 
-def test_a_class_that_is_never_there_scores_nothing_without_a_warning(four):
+def test_a_class_that_is_never_there_has_no_figures_and_does_not_count(four):
     table = evaluation.class_scores(four, [*CLASSES, "odd"], seed=0)
-    assert table.iloc[2][["precision", "recall", "f1", "images"]].tolist() == [0, 0, 0, 0]
-    assert evaluation.scores(four, [*CLASSES, "odd"], seed=0)["precision"][0] == pytest.approx((1 + 1 / 3 + 0) / 3)
+    assert table.iloc[2][["precision", "recall", "f1"]].isna().all()
+    assert table.iloc[2]["images"] == 0
+    assert table.iloc[2][["f1 low", "f1 high"]].tolist() == [0, 1]
+    assert evaluation.headline(four, [*CLASSES, "odd"], seed=0) == evaluation.headline(four, CLASSES, seed=0)
+
+
+def test_classes_that_the_bootstrap_does_not_draw_do_not_lower_its_ends():
+    classes = [f"class {number}" for number in range(20)]
+    rows = [(label, "", label, np.eye(20)[number]) for number, label in enumerate(classes)]
+    found = evaluation.headline(predicted(rows, classes), classes, seed=0)
+    for name in ("precision", "recall", "f1"):
+        assert [found[name], found[f"{name} low"], found[f"{name} high"]] == [1, 1, 1]
+
+
+def test_the_interval_of_the_mean_class_recall_lies_around_it():
+    generator, classes = np.random.default_rng(0), [f"class {number}" for number in range(30)]
+    rows = []
+    for number, label in enumerate(classes):
+        for photo in range(3):
+            called = number if generator.random() < 0.8 else int(generator.integers(30))
+            rows.append((f"{label} {photo}", "", label, np.eye(30)[called]))
+    found = evaluation.headline(predicted(rows, classes), classes, seed=0)
+    below, above = found["recall"] - found["recall low"], found["recall high"] - found["recall"]
+    assert 0.5 < below / above < 2
 
 
 def test_the_majority_of_the_train_split_is_what_any_network_must_beat():

@@ -104,3 +104,14 @@ def test_mcnemar_is_the_binomial_test_of_the_cases_that_tell(first_only, second_
     second = np.repeat([False, True, True], [first_only, second_only, both])
     tails = 2 * binom.cdf(min(first_only, second_only), first_only + second_only, 0.5)
     assert uncertainty.mcnemar(first, second) == pytest.approx(min(1.0, tails))
+
+
+def test_rounds_in_which_a_figure_is_not_defined_do_not_count():
+    values = np.array([[1.0, np.nan], [2.0, np.nan], [np.nan, np.nan]])
+
+    def first_row(rows):
+        return values[rows[0]]
+
+    low, high = uncertainty.bootstrap(first_row, range(3), seed=0)
+    assert (low[0], high[0]) == (1, 2)
+    assert np.isnan([low[1], high[1]]).all()
