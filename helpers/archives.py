@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 MAX_MEMBER_BYTES = 2 * 2**30
@@ -87,21 +88,26 @@ def write_zip(path: str | Path, members: Iterable[tuple[str, bytes]]) -> Path:
     members give the same bytes on every machine.
     Raises ArchiveError where a name is unsafe or comes twice.
     """
-    path = Path(path)
+    path, seen = Path(path), set()
+    with whole(path) as unfinished, zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as target:
+        for name, data in members:
+            _check_name(path, name, seen)
+            member = zipfile.ZipInfo(name, _TIMESTAMP)
+            member.external_attr = 0o644 << 16
+            target.writestr(member, data)
+    return path
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Another path to write to, in a folder that is there: it becomes `path` at the end, or is gone after an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    seen: set[str] = set()
+    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.unfinished{path.suffix}")
     try:
-        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as target:
-            for name, data in members:
-                _check_name(path, name, seen)
-                member = zipfile.ZipInfo(name, _TIMESTAMP)
-                member.external_attr = 0o644 << 16
-                target.writestr(member, data)
+        yield unfinished
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
-    return path
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from helpers import archives
+
 MEMORY_BYTES = int(os.environ.get("HELPERS_MEMORY_BYTES", 2**30))  # what one array may take in memory
 
 
@@ -68,20 +70,14 @@ def bytes_of(shape: tuple[int, ...], dtype: np.dtype) -> int:
 
 
 def _write(parts: Iterable[torch.Tensor], shape: tuple[int, ...], dtype: np.dtype, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}.unfinished")
     filled = 0
-    try:
-        with unfinished.open("wb") as stream:
-            header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(stream, header)
-            for part in parts:
-                stream.write(part.numpy().astype(dtype, copy=False).tobytes())
-                filled += len(part)
+    with archives.whole(file) as unfinished, unfinished.open("wb") as stream:
+        header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        for part in parts:
+            stream.write(part.numpy().astype(dtype, copy=False).tobytes())
+            filled += len(part)
         _check_rows(filled, shape)
-        os.replace(unfinished, file)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _check_rows(filled: int, shape: tuple[int, ...]) -> None:

@@ -56,11 +56,13 @@ def integrated_gradients(
     steps: points on the way (Gauss-Legendre). An image whose completeness error is above error_bound gets twice and
     then four times as many, of which the best counts.
     The network is left as it was: the work is done on a copy without in-place layers, its norms folded.
-    Raises ValueError for an unknown baseline or less than one step.
+    Raises ValueError for an unknown baseline, less than one step, or no image.
     Source: Sundararajan, Taly and Yan (2017), Axiomatic Attribution for Deep Networks; Captum.
     """
     if baseline not in BASELINES or steps < 1:
         raise ValueError(f"baseline {baseline!r} must be one of {', '.join(BASELINES)}, and steps at least 1: {steps}")
+    if len(images) == 0:
+        raise ValueError("There is no image to explain")
     copied = compute.fold_norms(without_inplace(network).eval()).requires_grad_(False)
     copied.to(device, memory_format=torch.channels_last)
     inputs = normalize(images[:1].to(device), **normalization)
@@ -165,8 +167,7 @@ def _last_maps(network: nn.Module) -> nn.Module:
         raise ValueError("Grad-CAM needs the maps of a convolution, and the last stage of this network has none")
     if found[-1] in own:
         return found[-1]
-    children = [child for name, child in network.named_children() if not name.lower().startswith("aux")]
-    return [child for child in children if any(isinstance(one, nn.Conv2d) for one in child.modules())][-1]
+    return [child for child in network.children() if any(isinstance(one, nn.Conv2d) for one in child.modules())][-1]
 
 
 def _occlusion(network: nn.Module, inputs: torch.Tensor, start: torch.Tensor, target: int, steps: int) -> torch.Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ import safetensors
 import torch
 from torch import nn
 
+from helpers import archives
 from helpers.images import Examples
 from helpers.networks import to_bytes
 
@@ -52,10 +52,8 @@ def save(
     tensors |= {f"kept.{name}": tensor for name, tensor in kept.items()}
     for index, slots in (optimizer.state_dict()["state"] if optimizer else {}).items():
         tensors |= {f"optimizer.{index}.{slot}": tensor for slot, tensor in slots.items()}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{file.name}.unfinished")
-    unfinished.write_bytes(to_bytes(tensors, {"key": key, "history": json.dumps(history)}))
-    os.replace(unfinished, file)
+    with archives.whole(file) as unfinished:
+        unfinished.write_bytes(to_bytes(tensors, {"key": key, "history": json.dumps(history)}))
 
 
 def restore(optimizer: torch.optim.Optimizer, state: State) -> None:
@@ -90,12 +88,3 @@ def load(file: Path, key: str) -> State | None:
         index, _, slot = name.partition(".")
         slots.setdefault(int(index), {})[slot] = tensor
     return State(json.loads(metadata["history"]), parts["kept"], parts["network"], slots)
-
-
-def describe_epoch(row: dict, epochs: int) -> str:
-    """One line for a log: what was learned in an epoch, and whether its weights are kept."""
-    return (
-        f"epoch {row['epoch']:3d}/{epochs} {row['phase']:<12} loss {row['train_loss']:.3f} validation "
-        f"{row['validation_loss']:.3f}  accuracy {row['train_accuracy']:.3f} validation "
-        f"{row['validation_accuracy']:.3f}  {row['seconds']:5.1f} s{'  kept' if row['kept'] else ''}"
-    )

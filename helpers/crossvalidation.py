@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from sklearn.model_selection import StratifiedGroupKFold
 
-from helpers import activations, calibration, evaluation, fusing, networks, predict, stages, training
+from helpers import activations, calibration, evaluation, fusing, networks, predict, session, stages, training
 from helpers.arrays import Array
 from helpers.catalog import Dataset
 from helpers.images import Examples, rows_where
@@ -78,8 +78,8 @@ def predictions(
     for repeat, fold, divided in divide(dataset, folds, repeats, candidate.recipe.seed):
         own = folder / f"repeat-{repeat}-fold-{fold}"
         answered = _answers(candidate, divided, images, device, own, shared)
-        equal_or_learned = fusing.choose(answered["validation"], dataset.classes, candidate.recipe.seed)
-        table = fusing.with_fused(answered["test"], dataset.classes, equal_or_learned)
+        weights = fusing.choose(answered["validation"], dataset.classes, candidate.recipe.seed)
+        table = fusing.with_fused(answered["test"], dataset.classes, weights)
         right = (evaluation.final(table)["label"] == evaluation.final(table)["predicted"]).mean()
         report(f"{candidate.architecture}, repeat {repeat + 1}, fold {fold + 1} of {folds}: {right:.3f} right")
         tables.append(table.assign(repeat=repeat, fold=fold))
@@ -111,6 +111,9 @@ def _share(
     recipe, everything = candidate.recipe, np.arange(len(images))
     torch.manual_seed(recipe.seed)
     network = networks.build(candidate.architecture, len(dataset.classes), candidate.weights).to(device)
+    depths = [len(stages.split(network, phase.train)[0]) for phase in recipe.phases]
+    if depths != sorted(depths, reverse=True):
+        return {}  # in one of the folds' phases is frozen what an earlier one has changed
     examples = Examples(images, np.zeros(len(images), int), everything, everything)
     setting = activations.Setting(recipe.seed, recipe.augmentation, recipe.normalization, device, folder)
     shared = {}
@@ -136,14 +139,14 @@ def _answers(
     labels = dataset.catalog["label"].map(dataset.classes.index).to_numpy()
     parts: dict[str, list[pd.DataFrame]] = {"validation": [], "test": []}
     for views in groups:
-        how = {"folder": folder, "report": len, "shared": shared}
+        how = {"folder": folder, "report": session.quiet, "shared": shared}
         network = training.fit(architecture, weights, dataset, images, views, recipe, device, **how).network
         rows = {split: rows_where(dataset.catalog, split=split, view=views) for split in parts}
-        looks, truth = {"normalization": recipe.normalization}, labels[rows["validation"]]
-        looks["mirrored"], found = predict.look(network, images, rows["validation"], truth, device, **looks)
-        heat = calibration.temperature(found, truth)
-        tested = predict.probabilities(network, images, rows["test"], device, **looks)
+        normalization, truth = {"normalization": recipe.normalization}, labels[rows["validation"]]
+        mirrored, found = predict.look(network, images, rows["validation"], truth, device, **normalization)
+        temperature = calibration.temperature(found, truth)
+        tested = predict.probabilities(network, images, rows["test"], device, **normalization, mirrored=mirrored)
         for split, given in (("validation", found), ("test", tested)):
-            sure = calibration.with_temperature(given, heat)
+            sure = calibration.with_temperature(given, temperature)
             parts[split].append(evaluation.predictions(dataset.catalog.iloc[rows[split]], sure, dataset.classes))
     return {split: pd.concat(tables, ignore_index=True) for split, tables in parts.items()}

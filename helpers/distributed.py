@@ -9,11 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torchvision.ops import StochasticDepth
+
+Value = TypeVar("Value")
 
 
 def start(device: torch.device) -> torch.device:
@@ -82,6 +85,14 @@ def chances(count: int, *shape: int, device: torch.device) -> torch.Tensor:
         return torch.rand(count, *shape, device=device)
     rows = int(total(torch.tensor(count, device=device)))
     return torch.rand(rows, *shape, device=device)[share(torch.arange(rows))]
+
+
+def from_first(value: Value) -> Value:
+    """The first process's value, in every process."""
+    box = [value]
+    if processes() > 1:
+        dist.broadcast_object_list(box)
+    return box[0]
 
 
 def wait() -> None:

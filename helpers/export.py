@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import time
 import warnings
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from helpers import compute
+from helpers import archives, compute
 from helpers.arrays import Array
 from helpers.images import batches
 from helpers.networks import Model, without_inplace
@@ -33,11 +32,14 @@ class Checked(NamedTuple):
 
 
 class _Whole(nn.Module):
-    """From pixels (N, 3, H, W) in 0..255 to calibrated probabilities (N, C): nothing is left to be done outside."""
+    """From pixels (N, 3, H, W) in 0..255 to calibrated probabilities (N, C): nothing is left to be done outside.
+
+    A copy on the CPU; the network stays where it is.
+    """
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        self.network = compute.fold_norms(without_inplace(model.network).eval())
+        self.network = compute.fold_norms(without_inplace(model.network).cpu().eval())
         self.temperature, self.mirrored = model.card["temperature"], model.card["mirrored"]
         for name, value in model.card["normalization"].items():
             self.register_buffer(name, torch.tensor(value).view(1, 3, 1, 1) * 255)
@@ -66,10 +68,8 @@ def to_onnx(model: Model, path: str | Path) -> Path:
         raise RuntimeError("ONNX needs more packages: pip install onnx onnxscript onnxruntime")
     path, size = Path(path), model.card["input"]
     example = torch.zeros(2, 3, size["height"], size["width"])
-    unfinished = path.with_name(f".{path.name}.unfinished.onnx")
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with warnings.catch_warnings():
+        with archives.whole(path) as unfinished, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the exporter about itself
             program = torch.onnx.export(
                 _Whole(model).eval(),
@@ -81,13 +81,10 @@ def to_onnx(model: Model, path: str | Path) -> Path:
                 dynamic_shapes=({0: torch.export.Dim("images")},),
                 verbose=False,
             )
-        program.save(unfinished, external_data=False)
-        os.replace(unfinished, path)
+            program.save(unfinished, external_data=False)
     except Exception as error:  # the exporter has many of its own
         reason = str(error).strip().partition("\n")[0]
         raise RuntimeError(f"{path.name}: the network cannot be written as ONNX: {reason}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
     return path
 
 

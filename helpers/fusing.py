@@ -14,11 +14,12 @@ _PARTS = 5  # in which the items are divided to compare learned weights with equ
 
 
 def fuse_views(images: pd.DataFrame, classes: list[str], weights: dict[str, float] | None = None) -> pd.DataFrame:
-    """One row an item, from the rows of its images: a weighted mean of their log-probabilities, made to add up to 1.
+    """One row an item, from the rows of its images: the mean of their log-probabilities, made to add up to 1.
 
-    images: a table of `evaluation.predictions`. weights: by view, 1 where nothing is said; twice the weight counts
-    twice. A sure view outweighs an unsure one. An item that was seen from one side only keeps that answer as it is.
-    Source: Kittler et al. (1998), On Combining Classifiers (the product rule).
+    images: a table of `evaluation.predictions`. weights: by view, what its log-probabilities are multiplied by before,
+    1 where nothing is said: more makes the item surer, less makes it less sure. A sure view outweighs an unsure one.
+    An item that was seen from one side only keeps that answer as it is.
+    Source: Genest and Zidek (1986), Combining Probability Distributions (logarithmic opinion pools).
     """
     seen_once = images.groupby("item")["view"].transform("nunique") == 1
     weight = images["view"].map(weights or {}).fillna(1.0).mask(seen_once, 1.0)

@@ -17,6 +17,7 @@ _CHUNK_ROWS = 8192
 _MOST_ITERATIONS = 60
 _LEAST_DEVIATION = 0.3  # of a feature, as a share of what is usual
 _PATIENCE = 2  # weaker regularizations without a lower validation loss, which end the search
+_NO_NUMBER = "The head cannot be solved: some of what the frozen part gives for these images is no number"
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 
@@ -51,10 +52,13 @@ def solve(
 
     loss: of logits (N, C) and labels (N,), summed. What is minimized is its mean over the training features, brought
     to mean 0 and deviation 1 (see `_moments`), plus regularization / 2 * |weight|^2.
+    Raises FloatingPointError where a feature is no number.
     Source: Liu and Nocedal (1989), On the Limited Memory BFGS Method; Kornblith, Shlens and Le (2019), Do Better
     ImageNet Models Transfer Better?, for choosing the regularization so.
     """
     mean, deviation = (moment.to(device) for moment in _moments(train.values))
+    if not torch.isfinite(mean).all():
+        raise FloatingPointError(_NO_NUMBER)
     learned, unseen = (_standardized(part, mean, deviation) for part in (train, validation))
     weight = torch.zeros(classes, len(mean), device=device, requires_grad=True)
     bias = torch.zeros(classes, device=device, requires_grad=True)
@@ -68,6 +72,8 @@ def solve(
             best, lowest, stale = Solution(scaled, bias.detach() - scaled @ mean, regularization), reached, 0
         elif (stale := stale + 1) == _PATIENCE:
             break
+    if best is None:
+        raise FloatingPointError(_NO_NUMBER)
     return best
 
 

@@ -54,7 +54,8 @@ def load_images(
     paths = dataset.catalog["path"].tolist()
     crops = dataset.catalog.get("crop", pd.Series([None] * len(paths))).tolist()
     shape = (len(paths), 3, height, width)
-    facts = json.dumps([_DECODING, dataset.sha256(), *paths, *crops, *shape])
+    digest = dataset.sha256() if arrays.bytes_of(shape, np.uint8) > memory_bytes else ""  # only a file needs its name
+    facts = json.dumps([_DECODING, digest, *paths, *crops, *shape])
     key = hashlib.sha256(facts.encode()).hexdigest()
     file = dataset.path.parent / "cache" / f"images-{key[:32]}.npy"
     with Archive(dataset.path) as archive:
@@ -145,7 +146,10 @@ def batches(rows: np.ndarray, size: int, generator: torch.Generator | None = Non
     """Row numbers in batches of at most `size`, each exactly once; shuffled where a generator is given.
 
     The batches are as even as can be: a last one of a single image would break batch normalization.
+    Raises ValueError where there are none.
     """
+    if len(rows) == 0:
+        raise ValueError("There are no images to go through: is a split empty, or without one of the views?")
     rows = torch.as_tensor(np.asarray(rows))
     order = torch.randperm(len(rows), generator=generator) if generator else torch.arange(len(rows))
     return list(rows[order].tensor_split(math.ceil(len(rows) / size)))

@@ -1,8 +1,14 @@
-"""Start training in several processes, from a notebook that is one process."""
+"""Training in several processes: the command that each of them runs, and how a notebook, which is one, starts them.
+
+On one processor, or with `torchrun` on many, from data.zip to models.zip:
+torchrun --nproc-per-node 2 -m helpers.launch transfer/data.zip transfer/models.zip --architecture resnet18
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
+import shutil
 import subprocess
 import sys
 from collections import deque
@@ -10,13 +16,17 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import pandas as pd
 import torch
 
-from helpers import networks
+from helpers import catalog, crops, distributed, networks, session, training
 from helpers.arrays import Array
 from helpers.catalog import Dataset
+from helpers.images import load_images
 from helpers.networks import Model
-from helpers.recipes import Recipe
+from helpers.recipes import Phase, Recipe
+
+_DEFAULTS = {"phases": [("head", "head", 4), ("fine-tuning", "last stage", 12, 2e-4)], "batch_size": 16, "seed": 0}
 
 
 def fit_together(
@@ -41,11 +51,11 @@ def fit_together(
     output = folder / "together.zip"
     count = str(processes or torch.cuda.device_count())
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count]
-    command += ["-m", "helpers.training", str(dataset.path), str(output), "--architecture", architecture]
+    command += ["-m", "helpers.launch", str(dataset.path), str(output), "--architecture", architecture]
     command += ["--weights", weights, "--views", *views, "--device", device.type]
     command += ["--image-height", str(images.shape[2]), "--image-width", str(images.shape[3])]
     command += ["--crop", *dataset.empty] if dataset.empty else []
-    command += ["--recipe", json.dumps(asdict(recipe))]
+    command += ["--recipe", json.dumps(asdict(recipe)), "--work", str(folder)]
     lines: deque[str] = deque(maxlen=200)  # torchrun says a lot of its own after an error
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
         for line in running.stdout:
@@ -55,3 +65,61 @@ def fit_together(
     if running.returncode:
         raise RuntimeError("Training in several processes failed:\n" + "".join(lines))
     return networks.load_models(output)[architecture]
+
+
+def main() -> None:
+    """Train one network as the command line says, in all processes that `torchrun` started; the first one saves it."""
+    parser = argparse.ArgumentParser(prog="helpers.launch", description=__doc__)
+    parser.add_argument("data_archive", type=Path, help="what 01-DataPreparation wrote")
+    parser.add_argument("output_archive", type=Path, help="where the network goes")
+    parser.add_argument("--architecture", required=True, help="of torchvision, or of helpers.convnets")
+    parser.add_argument("--weights", default="imagenet", help='"imagenet", "none" or a path')
+    parser.add_argument("--views", nargs="*", help="the views to learn from; all, if not given")
+    parser.add_argument("--image-height", type=int, default=224, help="px")
+    parser.add_argument("--image-width", type=int, default=224, help="px")
+    parser.add_argument("--crop", nargs="+", default=[], metavar="VIEW", help="cut its photos out around what moves")
+    parser.add_argument("--device", default="auto", help='"auto", "cpu", "cuda", "mps"')
+    parser.add_argument("--recipe", type=json.loads, default={}, help="fields of Recipe as JSON, as a card holds them")
+    parser.add_argument("--work", type=Path, help="a folder for checkpoints, which stay; if not given, they do not")
+    wanted = parser.parse_args()
+    session.keep_memory()
+    device = distributed.start(session.pick_device(wanted.device))
+    try:
+        _fit(wanted, device)
+    finally:
+        distributed.stop()
+
+
+def _fit(wanted: argparse.Namespace, device: torch.device) -> None:
+    dataset = catalog.load(wanted.data_archive)
+    network = networks.build(wanted.architecture, len(dataset.classes), "none")
+    size = networks.input_size(network, wanted.image_height, wanted.image_width)
+    empty = crops.empty_views(dataset, forced=True) if wanted.crop else {}
+    if unknown := set(wanted.crop) - set(empty):
+        raise ValueError(f"--crop: no view is called {', '.join(unknown)}; there are {', '.join(empty)}")
+    dataset = crops.find(dataset, {view: empty[view] for view in wanted.crop}, size[1] / size[0])
+    fields = _DEFAULTS | wanted.recipe
+    recipe = Recipe(**fields | {"phases": [Phase(*phase) for phase in fields["phases"]]})
+    views = wanted.views or dataset.views or [""]
+    folder = wanted.work or wanted.output_archive.with_suffix(".work")
+    what = (wanted.architecture, wanted.weights, dataset, _load_together(dataset, *size), views, recipe, device)
+    model = training.fit(*what, folder=folder)
+    if distributed.is_first():
+        kept = pd.DataFrame(model.card["history"]).query("kept").tail(1).set_axis([wanted.architecture])
+        print(networks.save_models(wanted.output_archive, {wanted.architecture: model}, kept))
+        if not wanted.work:
+            shutil.rmtree(folder)
+
+
+def _load_together(dataset: Dataset, height: int, width: int) -> Array:
+    """The images, of which the processes of one machine share one copy, in a file."""
+    if distributed.processes() == 1:
+        return load_images(dataset, height, width)
+    if distributed.is_first_here():
+        load_images(dataset, height, width, memory_bytes=0)
+    distributed.wait()
+    return load_images(dataset, height, width, memory_bytes=0)
+
+
+if __name__ == "__main__":
+    main()

@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 import torchvision
 from torch import nn
+from torchvision.models.maxvit import MaxVit
 from torchvision.models.vision_transformer import VisionTransformer
 
 from helpers.archives import Archive, ArchiveError, sha256, write_zip
@@ -31,7 +32,7 @@ _RENAMED = {  # what the published weights of DenseNet and the vision transforme
     r"\.mlp\.linear_1\.": ".mlp.0.",
     r"\.mlp\.linear_2\.": ".mlp.3.",
 }
-_FIXED_INPUT_PX = {"maxvit_t": 224}  # the others that take one size only are the vision transformers
+_MAXVIT_PX = 224  # height and width that it takes, which it does not say itself
 
 
 class WeightsError(RuntimeError):
@@ -56,7 +57,6 @@ def build(architecture: str, classes: int, weights: str) -> nn.Module:
         network = NETWORKS[architecture](classes)
     elif architecture in torchvision.models.list_models(module=torchvision.models):
         network = torchvision.models.get_model(architecture, weights=None, **_options(architecture))
-        network.aux_logits = False  # GoogLeNet and Inception: one output in training too
         _replace_head(network, classes)
     else:
         known = ", ".join([*NETWORKS, *torchvision.models.list_models(module=torchvision.models)])
@@ -66,12 +66,11 @@ def build(architecture: str, classes: int, weights: str) -> nn.Module:
     return network
 
 
-def input_size(network: nn.Module, architecture: str, height: int, width: int) -> tuple[int, int]:
+def input_size(network: nn.Module, height: int, width: int) -> tuple[int, int]:
     """(height, width) in px of the images to feed: as wanted, but for networks that take one size only."""
     if isinstance(network, VisionTransformer):
         return network.image_size, network.image_size
-    fixed = _FIXED_INPUT_PX.get(architecture)
-    return (fixed, fixed) if fixed else (height, width)
+    return (_MAXVIT_PX, _MAXVIT_PX) if isinstance(network, MaxVit) else (height, width)
 
 
 def freeze(network: nn.Module, *, train: str) -> None:
@@ -225,8 +224,10 @@ def _replace_head(network: nn.Module, classes: int) -> None:
 
 
 def _options(architecture: str) -> dict[str, bool]:
-    """GoogLeNet and Inception: a start that they do not warn of, and inputs in the range of their published weights."""
-    return {"init_weights": True, "transform_input": True} if architecture in ("googlenet", "inception_v3") else {}
+    """GoogLeNet and Inception: one head, a start that they do not warn of, inputs in the range of published weights."""
+    if architecture not in ("googlenet", "inception_v3"):
+        return {}
+    return {"aux_logits": False, "init_weights": True, "transform_input": True}
 
 
 def _state(architecture: str, weights: str) -> dict[str, torch.Tensor]:
@@ -254,7 +255,7 @@ def _state(architecture: str, weights: str) -> dict[str, torch.Tensor]:
 
 
 def _load_weights(network: nn.Module, state: dict[str, torch.Tensor], what: str) -> None:
-    """Load all but the head. Half precision becomes float; auxiliary outputs may be there or not."""
+    """Load all but the head. Half precision becomes float; auxiliary heads are left out."""
     for then, now in _RENAMED.items():
         state = {re.sub(then, now, name): tensor for name, tensor in state.items()}
     head = head_name(network)

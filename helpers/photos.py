@@ -81,8 +81,7 @@ def _notes(image: Image.Image, name: str) -> list[str]:
     raw = [str(np.atleast_1d(tile[3])[0]) for tile in image.tile]  # modes, as "RGB;16B"; gone once it is loaded
     deep = image.mode.startswith("I") or any("16" in mode for mode in raw)
     facts = {
-        f"is {image.format}, not {expected}": expected
-        not in (None, image.format, "JPEG" if image.format == "MPO" else ""),
+        f"is {image.format}, not {expected}": expected not in (None, kind),
         "rotated by its EXIF tag": image.getexif().get(_EXIF_ORIENTATION, 1) != 1,
         "animated: first frame taken": kind != "JPEG" and getattr(image, "is_animated", False),
         "16-bit": deep,

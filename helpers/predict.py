@@ -7,7 +7,6 @@ python -m helpers.predict transfer/models.zip photos/ --output decisions.csv
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +20,7 @@ import torch
 from sklearn.metrics import log_loss
 from torch import nn
 
-from helpers import compute, crops, session, sources
+from helpers import archives, compute, crops, session, sources
 from helpers.archives import ArchiveError
 from helpers.arrays import Array
 from helpers.checks import threaded
@@ -263,10 +262,11 @@ def main() -> None:
 
 def _answer_all(wanted: argparse.Namespace) -> None:
     session.keep_memory()
-    wanted.output.parent.mkdir(parents=True, exist_ok=True)
+    wanted.output.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written to fails now, not at the end
     models = load_models(wanted.models_archive, wanted.network)
+    members = models if wanted.network else chosen(models)
     started = time.perf_counter()
-    table = decide(chosen(models), sources.photos(wanted.photos), session.pick_device(wanted.device))
+    table = decide(members, sources.photos(wanted.photos), session.pick_device(wanted.device))
     seconds = time.perf_counter() - started
     if table.empty:
         raise ValueError(f"{wanted.photos} holds no photo: nothing was written")
@@ -277,9 +277,8 @@ def _answer_all(wanted: argparse.Namespace) -> None:
         print(f"Left out: {row.item}: {row.problem}")
     for row in remarks.itertuples():
         print(f"Look at {row.item}: {row.remark}")
-    unfinished = wanted.output.with_name(f".{wanted.output.name}.unfinished")
-    table.to_csv(unfinished, index=False)
-    os.replace(unfinished, wanted.output)
+    with archives.whole(wanted.output) as unfinished:
+        table.to_csv(unfinished, index=False)
     print(f"Written: {wanted.output}")
 
 

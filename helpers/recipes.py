@@ -60,7 +60,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Raises ValueError where two phases have one name."""
-        names = [phase[0] for phase in self.phases]
+        names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
             raise ValueError(f"Phases are told apart by their names: {', '.join(names)} are not all different")
 

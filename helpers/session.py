@@ -6,7 +6,6 @@ import ast
 import ctypes
 import difflib
 import importlib.metadata
-import os
 import platform
 import random
 import sys
@@ -18,6 +17,8 @@ from typing import TypeVar
 import numpy as np
 import torch
 from tqdm import tqdm
+
+from helpers import archives
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # as in the C library's malloc.h
 PARAMETERS_MARK = "# Parameters of this notebook"
@@ -131,11 +132,9 @@ def require(path: Path, remedy: str) -> Path:
         from google.colab import files
 
         print(f"{path.name} is not here: choose it on your computer ({remedy})")
-        path.parent.mkdir(parents=True, exist_ok=True)
         for data in files.upload().values():
-            unfinished = path.with_name(f".{path.name}.unfinished")
-            unfinished.write_bytes(data)
-            os.replace(unfinished, path)
+            with archives.whole(path) as unfinished:
+                unfinished.write_bytes(data)
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: {remedy}")
     return path
@@ -180,11 +179,15 @@ def uploaded(answer: object | None) -> list[tuple[str, bytes]]:
     return [(file["name"], bytes(file["content"])) for file in answer.value] if answer else []
 
 
-def progress(rows: Iterable[Row], what: str, total: int | None = None) -> Iterator[Row]:
+def progress(rows: Iterable[Row], what: str) -> Iterator[Row]:
     """A bar for a person; in a log or a report a line each ten seconds, and one at the end."""
     often = 0.1 if someone_can_answer() else 10
     how = {"file": sys.stdout, "ascii": " =", "ncols": 88, "mininterval": often, "maxinterval": often}
-    yield from tqdm(rows, what, total, delay=1e-9, **how)  # no delay: no line at the start; longer: none at the end
+    yield from tqdm(rows, what, delay=1e-9, **how)  # no delay: no line at the start; longer: none at the end
+
+
+def quiet(line: str) -> None:
+    """What reports nothing, in the place of print."""
 
 
 def _assignments(source: str) -> dict[str, type]:

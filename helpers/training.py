@@ -1,18 +1,12 @@
-"""The training loop: every phase of a recipe, early stopping, and a checkpoint after every epoch to go on from.
-
-As a command, on one processor or with `torchrun` on many, from data.zip to models.zip:
-torchrun --nproc-per-node 2 -m helpers.training transfer/data.zip transfer/models.zip --architecture resnet18
-"""
+"""The training loop: every phase of a recipe, early stopping, and a checkpoint after every epoch to go on from."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,10 +17,8 @@ from torch import nn
 
 from helpers import (
     activations,
-    catalog,
     checkpoints,
     compute,
-    crops,
     distributed,
     evaluation,
     heads,
@@ -37,11 +29,10 @@ from helpers import (
 )
 from helpers.arrays import Array
 from helpers.catalog import Dataset
-from helpers.images import Examples, batches, load_images, rows_where
+from helpers.images import Examples, batches, rows_where
 from helpers.networks import Model, load_state
 from helpers.recipes import Loss, Phase, Recipe, learning_rate_factor, loss_function, next_epoch, rounds
 
-_DEFAULT_PHASES = [("head", "head", 4), ("fine-tuning", "last stage", 12, 2e-4)]
 _SOLVED_ROWS = 8192  # of features at once
 _FIRST_SCALE = 1024.0  # of float16 gradients, at the beginning of an epoch
 
@@ -86,7 +77,7 @@ def train(
     """
     _check(examples, recipe)
     key = checkpoints.key_of([identity, asdict(recipe)], examples)
-    report = report if distributed.is_first() else lambda line: None
+    report = report if distributed.is_first() else session.quiet
     network.to(device, memory_format=torch.channels_last)
     state = _resume(checkpoint, key, network, report)
     history, kept, stretch = state.history, state.kept, None
@@ -107,7 +98,7 @@ def train(
         history.append(row)
         if row["kept"]:
             kept = {name: tensor.cpu().clone() for name, tensor in network.state_dict().items()}
-        report(checkpoints.describe_epoch(row, sum(rounds(phase) for phase in recipe.phases)))
+        report(_describe(row, sum(rounds(phase) for phase in recipe.phases)))
         if checkpoint and distributed.is_first():
             checkpoints.save(checkpoint, key, history, kept, network, stretch.optimizer)
     load_state(network, kept)
@@ -115,9 +106,19 @@ def train(
     return pd.DataFrame(history)
 
 
+def _describe(row: dict, epochs: int) -> str:
+    """One line for a log: what was learned in an epoch, and whether its weights are kept."""
+    return (
+        f"epoch {row['epoch']:3d}/{epochs} {row['phase']:<12} loss {row['train_loss']:.3f} validation "
+        f"{row['validation_loss']:.3f}  accuracy {row['train_accuracy']:.3f} validation "
+        f"{row['validation_accuracy']:.3f}  {row['seconds']:5.1f} s{'  kept' if row['kept'] else ''}"
+    )
+
+
 def _resume(checkpoint: Path | None, key: str, network: nn.Module, report: Report) -> checkpoints.State:
     """The state of an unfinished run, its weights in the network; an empty one where there is none."""
-    state = checkpoints.load(checkpoint, key) if checkpoint else None
+    found = checkpoints.load(checkpoint, key) if checkpoint and distributed.is_first() else None
+    state = distributed.from_first(found)  # other machines may have other disks
     if state is None:
         return checkpoints.State([], {}, {}, {})
     load_state(network, state.network)
@@ -289,61 +290,3 @@ def fit(
     kept = {"cache": folder, "checkpoint": checkpoint, "identity": identity}
     history = train(network, examples, recipe, device, **kept, report=report, shared=shared)
     return Model(network, card | {"training": asdict(recipe), "history": history.to_dict("records")})
-
-
-def main() -> None:
-    """Train one network as the command line says, in all processes that `torchrun` started; the first one saves it."""
-    parser = argparse.ArgumentParser(prog="helpers.training", description=__doc__)
-    parser.add_argument("data_archive", type=Path, help="what 01-DataPreparation wrote")
-    parser.add_argument("output_archive", type=Path, help="where the network goes")
-    parser.add_argument("--architecture", required=True, help="of torchvision, or of helpers.convnets")
-    parser.add_argument("--weights", default="imagenet", help='"imagenet", "none" or a path')
-    parser.add_argument("--views", nargs="*", help="the views to learn from; all, if not given")
-    parser.add_argument("--image-height", type=int, default=224, help="px")
-    parser.add_argument("--image-width", type=int, default=224, help="px")
-    parser.add_argument("--crop", nargs="+", default=[], metavar="VIEW", help="cut its photos out around what moves")
-    parser.add_argument("--device", default="auto", help='"auto", "cpu", "cuda", "mps"')
-    parser.add_argument("--recipe", type=json.loads, default={}, help="fields of Recipe as JSON, as a card holds them")
-    wanted = parser.parse_args()
-    session.keep_memory()
-    device = distributed.start(session.pick_device(wanted.device))
-    try:
-        dataset = catalog.load(wanted.data_archive)
-        network = networks.build(wanted.architecture, len(dataset.classes), "none")
-        size = networks.input_size(network, wanted.architecture, wanted.image_height, wanted.image_width)
-        empty = crops.empty_views(dataset, forced=True) if wanted.crop else {}
-        if unknown := set(wanted.crop) - set(empty):
-            raise ValueError(f"--crop: no view is called {', '.join(unknown)}; there are {', '.join(empty)}")
-        dataset = crops.find(dataset, {view: empty[view] for view in wanted.crop}, size[1] / size[0])
-        recipe = Recipe(**{"phases": _DEFAULT_PHASES, "batch_size": 16, "seed": 0} | wanted.recipe)
-        folder = wanted.output_archive.with_suffix(".work")
-        model = fit(
-            wanted.architecture,
-            wanted.weights,
-            dataset,
-            _load_together(dataset, *size),
-            wanted.views or dataset.views or [""],
-            replace(recipe, phases=[Phase(*phase) for phase in recipe.phases]),
-            device,
-            folder=folder,
-        )
-        if distributed.is_first():
-            kept = pd.DataFrame(model.card["history"]).query("kept").tail(1).set_axis([wanted.architecture])
-            print(networks.save_models(wanted.output_archive, {wanted.architecture: model}, kept))
-            shutil.rmtree(folder)
-    finally:
-        distributed.stop()
-
-
-def _load_together(dataset: Dataset, height: int, width: int) -> Array:
-    """The images, of which the processes of one machine share one copy, in a file."""
-    if distributed.processes() == 1:
-        return load_images(dataset, height, width)
-    if distributed.is_first_here():
-        load_images(dataset, height, width, memory_bytes=0)
-    distributed.wait()
-    return load_images(dataset, height, width, memory_bytes=0)
-
-
-if __name__ == "__main__":
-    main()

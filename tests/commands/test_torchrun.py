@@ -53,6 +53,18 @@ def test_two_processes_come_to_the_result_of_one(architecture, data_archive, tmp
     assert [line.split()[1] for line in lines if line.startswith("epoch")] == ["1/4", "2/4", "3/4", "4/4"]  # said once
 
 
+def test_what_several_processes_have_trained_they_do_not_train_again(data_archive, tmp_path):
+    dataset = catalog.load(data_archive)
+    what = ("small_cnn", "none", dataset, images.load_images(dataset, 20, 32), [""], RECIPE, torch.device("cpu"))
+    first, again = [], []
+    one = launch.fit_together(*what, folder=tmp_path / "work", report=first.append, processes=2)
+    two = launch.fit_together(*what, folder=tmp_path / "work", report=again.append, processes=2)
+    assert sum(line.startswith("epoch") for line in first) == 4
+    assert again == ["Going on after epoch 4 of an earlier run"]
+    for name, tensor in one.network.state_dict().items():
+        assert torch.equal(two.network.state_dict()[name], tensor)
+
+
 def test_processes_that_fail_say_why(data_archive, tmp_path):
     dataset = catalog.load(data_archive)
     pixels = images.load_images(dataset, 20, 32)

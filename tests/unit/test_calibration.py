@@ -89,11 +89,11 @@ def test_the_threshold_can_be_reached_by_the_answers_of_items():
 
 
 def test_where_nothing_is_right_nothing_is_sure():
-    assert calibration.sure_above(np.array([[0.9, 0.1]]), np.array([1]), 0.5) == 1.0
+    assert calibration.sure_above(np.array([[0.9, 0.1]]), np.array([1]), 0.5) == calibration.NEVER > 1
 
 
 def test_of_answers_that_are_equally_sure_all_are_sure_or_none():
     probabilities = np.array([[0.9, 0.1]] * 10)
     labels = np.array([0] + [1] * 9)
-    assert calibration.sure_above(probabilities, labels, accuracy=0.95) == 1
+    assert calibration.sure_above(probabilities, labels, accuracy=0.95) == calibration.NEVER
     assert calibration.sure_above(probabilities, labels, accuracy=0.1) == 0.9

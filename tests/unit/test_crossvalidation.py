@@ -79,6 +79,15 @@ def test_shared_activations_give_what_each_fold_would_have_computed(many, tmp_pa
     pd.testing.assert_frame_equal(shared, alone, rtol=1e-4, atol=1e-4)
 
 
+def test_what_an_earlier_phase_changes_is_not_shared(many, tmp_path, monkeypatch):
+    phases = [recipes.Phase("whole", "all", 1, 0.01), recipes.Phase("head", "head", 1)]
+    way = candidate(phases, copies=1, keep_norms=False)
+    found, _ = answers(many, way, tmp_path / "a")
+    monkeypatch.setattr(crossvalidation.activations, "fits", lambda *_: False)
+    alone, _ = answers(many, way, tmp_path / "b")
+    pd.testing.assert_frame_equal(found, alone, rtol=1e-4, atol=1e-4)
+
+
 def test_each_fold_is_looked_at_as_its_validation_items_say(many, tmp_path, monkeypatch):
     asked, probabilities = [], crossvalidation.predict.probabilities
 

@@ -91,3 +91,11 @@ def test_a_feature_that_hardly_varies_is_not_blown_up():
     solution = heads.solve(train, validation, 3, loss, CPU)
     assert solution.weight[:, -1].abs().max() < solution.weight.abs().max()
     assert torch.isfinite(solution.weight).all()
+
+
+@pytest.mark.parametrize("split", [0, 1])
+def test_features_that_are_no_numbers_are_an_error_that_says_so(split):
+    train, validation = both = blobs(90, 0), blobs(60, 1)
+    both[split].values[0, 0] = float("nan")
+    with pytest.raises(FloatingPointError, match="The head cannot be solved"):
+        heads.solve(train, validation, 3, loss, CPU)

@@ -166,6 +166,11 @@ def test_the_same_seed_gives_the_same_batches(rows, seed):
     assert torch.equal(first, again)
 
 
+def test_no_rows_at_all_are_refused():
+    with pytest.raises(ValueError, match="There are no images to go through: is a split empty"):
+        images.batches(np.arange(0), 8)
+
+
 def test_batches_are_shuffled_only_with_a_generator():
     in_order = torch.cat(images.batches(np.arange(20), 8)).tolist()
     shuffled = torch.cat(images.batches(np.arange(20), 8, seeded(0))).tolist()

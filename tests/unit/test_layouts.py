@@ -206,8 +206,9 @@ def test_of_many_folders_the_eight_fullest_are_shown_and_the_others_counted():
     ]
 
 
-def test_a_label_called_as_a_column_of_our_tables_is_refused():
-    assert refusal(["good/a.jpg", "problem/b.jpg"]).startswith("No label can be called 'problem'")
+@pytest.mark.parametrize("label", ["problem", "suggested", "probability"])
+def test_a_label_called_as_a_column_of_our_tables_is_refused(label):
+    assert refusal(["good/a.jpg", f"{label}/b.jpg"]).startswith(f"No label can be called '{label}'")
 
 
 def test_a_name_that_is_not_utf8_is_listed_and_the_others_are_read():

@@ -90,8 +90,7 @@ def replace_member(path, name, data):
 def test_every_family_gets_a_new_head_with_one_logit_a_class(built):
     architecture, network = built
     assert stages.head_name(network) == HEADS[architecture]
-    size = 299 if architecture == "inception_v3" else 224
-    images = torch.empty(2, 3, size, size, device="meta")
+    images = torch.empty(2, 3, 224, 224, device="meta")
     assert network.eval()(images).shape == (2, 3)
     assert network.train()(images).shape == (2, 3)  # one output in training too
 
@@ -125,11 +124,11 @@ def test_the_small_network_has_the_parameters_one_can_count(small):
 
 def test_input_size_is_as_wanted_but_for_networks_that_take_one_only():
     with torch.device("meta"):
-        transformer = networks.build("vit_b_16", 2, "none")
+        transformer, maxvit = (networks.build(name, 2, "none") for name in ("vit_b_16", "maxvit_t"))
     other = nn.Linear(1, 1)
-    assert networks.input_size(transformer, "vit_b_16", 90, 160) == (224, 224)
-    assert networks.input_size(other, "maxvit_t", 90, 160) == (224, 224)
-    assert networks.input_size(other, "resnet18", 90, 160) == (90, 160)
+    assert networks.input_size(transformer, 90, 160) == (224, 224)
+    assert networks.input_size(maxvit, 90, 160) == (224, 224)
+    assert networks.input_size(other, 90, 160) == (90, 160)
 
 
 def test_half_precision_weights_load_as_float_all_but_the_head(small, tmp_path):

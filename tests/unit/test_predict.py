@@ -296,6 +296,17 @@ def test_the_chosen_network_is_taken_and_else_all(line, model):
     assert list(predict.chosen({"other": other})) == ["other"]
 
 
+def test_networks_that_are_named_are_all_taken_the_chosen_one_or_not(tmp_path, monkeypatch):
+    card = {"format_version": networks.FORMAT_VERSION, "architecture": "small_cnn", "classes": ["blue", "red"]}
+    card |= {"input": {"height": 16, "width": 16}, "views": [""], "empty": {}}
+    models = {name: networks.Model(small(), card | {"chosen": name == "first"}) for name in ("first", "second")}
+    networks.save_models(tmp_path / "models.zip", models, pd.DataFrame())
+    paths = [str(tmp_path / "models.zip"), str(tmp_path), "--output", str(tmp_path / "decisions.csv")]
+    monkeypatch.setattr("sys.argv", ["helpers.predict", *paths, "--network", "first", "second", "--device", "cpu"])
+    with pytest.raises(SystemExit, match="first, second answer the same photos: choose one of them"):
+        predict.main()
+
+
 def test_the_command_writes_a_table_and_says_how_fast_it_was(tmp_path, monkeypatch, capsys):
     torch.manual_seed(0)
     card = {"format_version": networks.FORMAT_VERSION, "architecture": "small_cnn", "classes": ["blue", "red"]}

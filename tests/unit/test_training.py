@@ -1,6 +1,5 @@
 import copy
 import dataclasses
-import json
 import math
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from helpers import catalog, checkpoints, images, networks, predict, recipes, training
+from helpers import catalog, images, networks, predict, recipes, training
 from helpers.images import Examples
 from helpers.recipes import Phase, Recipe
 
@@ -388,10 +387,10 @@ def test_the_history_has_a_row_an_epoch_and_a_report_a_line(eight, recipe):
 def test_a_line_of_the_log_says_what_an_epoch_learned():
     row = {"epoch": 3, "phase": "frozen", "train_loss": 0.51, "train_accuracy": 0.75, "validation_loss": 0.625}
     row |= {"validation_accuracy": 0.5, "seconds": 12.34, "kept": True}
-    assert checkpoints.describe_epoch(row, 15) == (
+    assert training._describe(row, 15) == (
         "epoch   3/15 frozen       loss 0.510 validation 0.625  accuracy 0.750 validation 0.500   12.3 s  kept"
     )
-    assert checkpoints.describe_epoch(row | {"kept": False}, 15).endswith("12.3 s")
+    assert training._describe(row | {"kept": False}, 15).endswith("12.3 s")
 
 
 def test_training_leaves_the_random_numbers_of_others_alone(eight, recipe):
@@ -399,25 +398,6 @@ def test_training_leaves_the_random_numbers_of_others_alone(eight, recipe):
     before = torch.random.get_rng_state()
     run(network, eight, recipe)
     assert torch.equal(torch.random.get_rng_state(), before)
-
-
-def test_the_command_cuts_photos_out_where_it_is_asked_to(dataset, tmp_path, monkeypatch):
-    recipe = {"phases": [["short", "all", 1, 0.01]], "keep_norms": False}
-    options = ["--architecture", "small_cnn", "--weights", "none", "--image-height", "16", "--image-width", "16"]
-    options += ["--device", "cpu", "--recipe", json.dumps(recipe)]
-    for name, more in (("whole", []), ("cut", ["top"])):
-        path = tmp_path / f"{name}.zip"
-        monkeypatch.setattr(
-            "sys.argv",
-            ["helpers.training", str(dataset.path), str(path), *options, *(["--crop", *more] if more else [])],
-        )
-        training.main()
-        card = networks.load_models(path)["small_cnn"].card
-        assert list(card["empty"]) == more
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["cut.zip", "whole.zip"]
-    monkeypatch.setattr("sys.argv", ["helpers.training", str(dataset.path), str(path), *options, "--crop", "below"])
-    with pytest.raises(ValueError, match="--crop: no view is called below; there are side, top"):
-        training.main()
 
 
 @pytest.fixture
