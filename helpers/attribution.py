@@ -20,7 +20,7 @@ _LARGEST_BATCH = {True: 16, False: 64}  # on a CPU more are slower, for they no 
 _NOISE, _NOISY_COPIES = 0.1, 8  # deviation of the noise as a share of the image's range, and how many copies
 _WINDOWS = 8  # of occlusion, side by side over the image
 BASELINES = {  # images without information, normalized
-    "gray": lambda normalization, like: torch.zeros_like(like),
+    "gray": lambda normalization, like: torch.zeros_like(like),  # the mean that the normalization takes off
     "black": lambda normalization, like: normalize(torch.zeros_like(like), **normalization),
     "white": lambda normalization, like: normalize(torch.full_like(like, 255), **normalization),
 }

@@ -7,7 +7,6 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 
 NEVER = 2.0  # a threshold that no probability reaches: 1.0 would be reached by a rounded one
-_BINS = 10  # of confidence
 _COLDEST, _HOTTEST = 0.05, 20.0
 _LEAST = 1e-12  # of a probability: its logarithm must be a number
 _SUREST = 1 - 1e-6  # of a threshold: the probabilities of items come no nearer to 1
@@ -41,13 +40,13 @@ def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarra
     return powers / powers.sum(1, keepdims=True)
 
 
-def reliability(probabilities: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
+def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> pd.DataFrame:
     """How sure and how often right: one row a bin of confidence with columns confidence, accuracy, images.
 
-    probabilities: (N, C). labels: (N,) class numbers. The bins are of equal width; an empty one has no row.
+    probabilities: (N, C). labels: (N,) class numbers. bins: of equal width in 0..1; an empty one has no row.
     """
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
-    number = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    number = np.minimum((confidence * bins).astype(int), bins - 1)
     table = pd.DataFrame({"bin": number, "confidence": confidence, "accuracy": right})
     found = table.groupby("bin").agg(
         confidence=("confidence", "mean"), accuracy=("accuracy", "mean"), images=("bin", "size")
@@ -55,12 +54,12 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
     return found.reset_index(drop=True)
 
 
-def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> float:
     """Mean distance between confidence and accuracy over the bins, weighed by images: 0 is perfect.
 
     Source: Naeini, Cooper and Hauskrecht (2015), Obtaining Well Calibrated Probabilities Using Bayesian Binning.
     """
-    table = reliability(probabilities, labels)
+    table = reliability(probabilities, labels, bins)
     return float(np.average((table["confidence"] - table["accuracy"]).abs(), weights=table["images"]))
 
 

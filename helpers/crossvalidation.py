@@ -78,7 +78,7 @@ def predictions(
     for repeat, fold, divided in divide(dataset, folds, repeats, candidate.recipe.seed):
         own = folder / f"repeat-{repeat}-fold-{fold}"
         answered = _answers(candidate, divided, images, device, own, shared)
-        weights = fusing.choose(answered["validation"], dataset.classes, candidate.recipe.seed)
+        weights, _ = fusing.choose(answered["validation"], dataset.classes, candidate.recipe.seed)
         table = fusing.with_fused(answered["test"], dataset.classes, weights)
         right = (evaluation.final(table)["label"] == evaluation.final(table)["predicted"]).mean()
         report(f"{candidate.architecture}, repeat {repeat + 1}, fold {fold + 1} of {folds}: {right:.3f} right")

@@ -60,7 +60,7 @@ def learning(
     figure, axes = grid(1, 1, 3.6)
     axis = axes[0, 0]
     for index, (name, part) in enumerate(table.groupby("network", sort=False)):
-        reach = [part["value"] - part["low"], part["high"] - part["value"]]
+        reach = [(part["value"] - part["low"]).clip(0), (part["high"] - part["value"]).clip(0)]
         style = {"color": PALETTE[index % len(PALETTE)], "marker": "o", "capsize": 3, "label": name}
         axis.errorbar(part["images"], part["value"], reach, **style)
     if fitted:

@@ -53,10 +53,13 @@ def learn(images: pd.DataFrame, classes: list[str]) -> dict[str, float]:
     return dict(zip(views, found.x.round(3).tolist(), strict=True))
 
 
-def choose(images: pd.DataFrame, classes: list[str], seed: int) -> dict[str, float]:
-    """The learned weights where they do better than equal ones on validation items, else none; see `compare`."""
+def choose(images: pd.DataFrame, classes: list[str], seed: int) -> tuple[dict[str, float], dict[str, float]]:
+    """The learned weights where they do better than equal ones on validation items, else none; and what `compare` gave.
+
+    images: predictions for validation images.
+    """
     losses = compare(images, classes, seed)
-    return learn(images, classes) if losses and losses["learned"] < losses["mean"] else {}
+    return (learn(images, classes) if losses and losses["learned"] < losses["mean"] else {}), losses
 
 
 def compare(images: pd.DataFrame, classes: list[str], seed: int) -> dict[str, float]:
