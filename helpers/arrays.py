@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from helpers import archives
 MEMORY_BYTES = int(os.environ.get("HELPERS_MEMORY_BYTES", 2**30))  # what one array may take in memory
 
 
-class FileArray(NamedTuple):
+@dataclass(frozen=True)
+class FileArray:
     """An array in an `.npy` file that can be indexed by rows like a tensor; memory stays flat however large it is."""
 
     path: Path

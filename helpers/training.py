@@ -287,6 +287,6 @@ def fit(
     identity = json.dumps([card, asdict(recipe)])
     examples = Examples(images, labels, *rows)
     checkpoint = folder / f"{checkpoints.key_of([identity], examples)[:16]}.safetensors"
-    kept = {"cache": folder, "checkpoint": checkpoint, "identity": identity}
-    history = train(network, examples, recipe, device, **kept, report=report, shared=shared)
+    files = {"cache": folder, "checkpoint": checkpoint, "identity": identity}
+    history = train(network, examples, recipe, device, **files, report=report, shared=shared)
     return Model(network, card | {"training": asdict(recipe), "history": history.to_dict("records")})
