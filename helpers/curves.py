@@ -26,11 +26,13 @@ def training(histories: dict[str, pd.DataFrame], figures: Sequence[str] = ("loss
             axis.plot(history["epoch"], history[f"validation_{figure_name}"], color=PALETTE[1], label="validation")
             axis.plot(kept["epoch"], kept[f"validation_{figure_name}"], "o", color=PALETTE[0], label="epoch kept")
             axis.set_xlim(0.4, len(history) + 0.6)
-            _mark_phases(axis, history)
-            axis.set(xlabel="epoch", ylabel=figure_name, title=f"{name}: {figure_name}")
+            if history["phase"].nunique() > 1:
+                _mark_phases(axis, history)
+            axis.set(xlabel="epoch", ylabel=figure_name)
             axis.grid(alpha=0.25)
             if figure_name != "loss":
                 axis.set_ylim(0, 1.02)
+        row[0].set_title(name, loc="left", fontweight="bold")
         row[-1].legend(fontsize=8, loc="lower right")
     return figure
 

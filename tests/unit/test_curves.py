@@ -23,12 +23,7 @@ def history():
 
 def test_training_marks_the_epoch_kept_and_where_a_phase_begins(history):
     figure = curves.training({"resnet18": history, "vgg16": history})
-    assert [axis.get_title() for axis in figure.axes] == [
-        "resnet18: loss",
-        "resnet18: accuracy",
-        "vgg16: loss",
-        "vgg16: accuracy",
-    ]
+    assert [axis.get_title("left") for axis in figure.axes] == ["resnet18", "", "vgg16", ""]
     loss, accuracy = figure.axes[:2]
     lines = {line.get_label(): line.get_xydata().tolist() for line in loss.lines}
     assert lines["training"] == [[1, 0.9], [2, 0.7], [3, 0.3], [4, 0.1]]
@@ -44,6 +39,11 @@ def test_training_marks_the_epoch_kept_and_where_a_phase_begins(history):
 def test_training_draws_the_figures_asked_for(history):
     figure = curves.training({"small": history.assign(train_f1=0.5, validation_f1=0.4)}, ("loss", "f1"))
     assert [axis.get_ylabel() for axis in figure.axes] == ["loss", "f1"]
+
+
+def test_a_single_phase_needs_no_name(history):
+    figure = curves.training({"small": history.assign(phase="training")})
+    assert figure.axes[0].texts[:] == []
 
 
 def test_together_puts_all_networks_on_one_axis_by_the_seconds_spent(history):
