@@ -52,7 +52,7 @@ def scores(predicted: pd.DataFrame, classes: list[str], seed: int) -> pd.DataFra
 
 def headline(predicted: pd.DataFrame, classes: list[str], seed: int) -> dict[str, float]:
     """The figures of `scores` over all rows, whatever their view. The recall is the mean class recall of papers."""
-    return scores(predicted.assign(view=""), classes, seed).drop(columns="view").iloc[0].to_dict()
+    return scores(predicted.assign(view=""), classes, seed).drop(columns="view").to_dict("records")[0]
 
 
 def from_confusion(matrix: np.ndarray) -> dict[str, float]:
