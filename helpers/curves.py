@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from helpers import uncertainty
 from helpers.plots import PALETTE, grid
@@ -46,6 +47,8 @@ def together(histories: dict[str, pd.DataFrame], title: str) -> Figure:
         style = {"color": PALETTE[index % len(PALETTE)], "marker": "o", "markersize": size, "label": name}
         axis.plot(history["seconds"].cumsum(), history["validation_accuracy"], **style)
     axis.set(xlabel="seconds of training", ylabel="validation accuracy", ylim=(0, 1.02), title=title, xscale="log")
+    axis.xaxis.set_major_formatter(LogFormatter())  # 20 and not 2 x 10^1
+    axis.xaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
     axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
     axis.grid(alpha=0.25)
     return figure
