@@ -113,7 +113,7 @@ def _share(
     network = networks.build(candidate.architecture, len(dataset.classes), candidate.weights).to(device)
     depths = [len(stages.split(network, phase.train)[0]) for phase in recipe.phases]
     if depths != sorted(depths, reverse=True):
-        return {}  # a later phase freezes what an earlier one has changed, in each fold otherwise
+        return {}  # a later phase freezes what an earlier one has changed, differently in each fold
     examples = Examples(images, np.zeros(len(images), int), everything, everything)
     setting = activations.Setting(recipe.seed, recipe.augmentation, recipe.normalization, device, folder)
     shared = {}

@@ -199,7 +199,7 @@ def answers(
     table: columns name, answer, and a probability for each class. threshold: of being sure, dotted if from 0 to 1.
     """
     figure, axes = grid(len(photos), 3, 2.5)
-    rows = table.to_dict("records")
+    rows, marked = table.to_dict("records"), 0 < threshold <= 1
     for photo, attribution, row, (picture, heated, bars) in zip(photos, maps, rows, axes, strict=True):
         picture.imshow(photo)
         picture.set_title(row["name"], fontsize=9)
@@ -210,10 +210,10 @@ def answers(
         values = [row[label] for label in classes]
         drawn = bars.barh(classes, values, color=[class_color(label, classes) for label in classes])
         bars.bar_label(drawn, [f"{value:.0%}" for value in values], padding=3, fontsize=9)
-        if 0 < threshold <= 1:
+        if marked:
             bars.axvline(threshold, color="black", linestyle=":", linewidth=1)
         bars.invert_yaxis()
-        bars.set(xlim=(0, 1.15), xlabel="probability (dotted: sure above)" if 0 < threshold <= 1 else "probability")
+        bars.set(xlim=(0, 1.15), xlabel="probability (dotted: sure above)" if marked else "probability")
         bars.set_title(row["answer"], fontweight="bold")
     figure.suptitle(title, fontweight="bold")
     return figure
