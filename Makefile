@@ -26,7 +26,7 @@ ARCHITECTURES ?= [resnet18, efficientnet_b0, mobilenet_v3_large]
 TRAINING ?=
 endif
 
-.PHONY: help run test test-unit test-notebooks test-real lint results results-series bench bench-large stamp pins clean
+.PHONY: help run test test-unit test-notebooks test-real test-oldest lint results results-series bench bench-large stamp pins clean
 
 help:
 	@grep -E '^# (make|  )' Makefile | sed 's/^# //'
@@ -66,6 +66,16 @@ test-real: $(READY)
 	@echo "The notebooks on the real sets of ../shared, two at a time"
 	@OMP_NUM_THREADS=$$(( ($$(getconf _NPROCESSORS_ONLN) + 1) / 2 )) $(EXPORT) $(BIN)/python -m pytest -n 2 --dist loadfile tests/real
 
+# make test-oldest  the unit tests with the oldest versions that pyproject.toml admits, in an environment of their own
+test-oldest: $(READY)
+	@echo "Setting up .venv-oldest, about 6 GB"
+	@rm -rf .venv-oldest && PATH="$$PATH:$(CURDIR)/$(BIN)" uv venv --quiet --python 3.11 .venv-oldest
+	@PATH="$$PATH:$(CURDIR)/$(BIN)" uv pip install --python .venv-oldest/bin/python --quiet --resolution lowest-direct \
+		$(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND)) --editable '.[notebooks,dev,onnx]'
+	@echo "Unit tests; a warning of an old version is no error here"
+	@OMP_NUM_THREADS=1 PATH="$(CURDIR)/.venv-oldest/bin:$$PATH" \
+		.venv-oldest/bin/python -m pytest -n auto --dist worksteal -o filterwarnings=default
+
 lint: $(READY)
 	@$(BIN)/ruff check && $(BIN)/ruff format --check
 
@@ -102,4 +112,4 @@ pins:
 		--no-annotate --no-header --no-emit-index-url --no-emit-find-links --output-file constraints.txt
 
 clean:
-	rm -rf .venv report build *.egg-info
+	rm -rf .venv .venv-oldest report build *.egg-info

@@ -9,7 +9,17 @@ from itertools import pairwise
 
 from torch import nn
 
-from helpers.layers import RandomFlip, RandomRotation, RandomShift, RandomZoom, Residual, Scale, Shift, Whitening
+from helpers.layers import (
+    GlobalMaxPool,
+    RandomFlip,
+    RandomRotation,
+    RandomShift,
+    RandomZoom,
+    Residual,
+    Scale,
+    Shift,
+    Whitening,
+)
 
 
 def small_cnn(classes: int) -> nn.Sequential:
@@ -21,7 +31,7 @@ def small_cnn(classes: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before, after in pairwise((3, 16, 32, 64, 128)):
         layers += _convolution(before, after)
-    return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(after, classes))
+    return nn.Sequential(*layers, GlobalMaxPool(), nn.Flatten(), nn.Linear(after, classes))
 
 
 def baseline_cnn(classes: int) -> nn.Sequential:
@@ -74,7 +84,7 @@ def fast_resnet(classes: int) -> nn.Sequential:
         again = nn.Conv2d(after, after, 3, padding=1, bias=False)
         layers += [_handing_on(before, after), nn.MaxPool2d(2), *_centered(after), nn.GELU()]
         layers += [Residual(nn.Sequential(again, *_centered(after))), nn.GELU()]
-    return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), Scale(1 / 9), nn.Linear(after, classes))
+    return nn.Sequential(*layers, GlobalMaxPool(), nn.Flatten(), Scale(1 / 9), nn.Linear(after, classes))
 
 
 NETWORKS = {

@@ -42,10 +42,10 @@ class _Whole(nn.Module):
         self.network = compute.fold_norms(without_inplace(model.network).cpu().eval())
         self.temperature, self.mirrored = model.card["temperature"], model.card["mirrored"]
         for name, value in model.card["normalization"].items():
-            self.register_buffer(name, torch.tensor(value).view(1, 3, 1, 1) * 255)
+            self.register_buffer(f"pixel_{name}", torch.tensor(value).view(1, 3, 1, 1) * 255)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        images = (pixels - self.mean) / self.deviation
+        images = (pixels - self.pixel_mean) / self.pixel_deviation
         logits = self.network(images)
         if self.mirrored:
             logits = (logits + self.network(images.flip(3))) / 2
@@ -83,8 +83,13 @@ def to_onnx(model: Model, path: str | Path) -> Path:
             )
             program.save(unfinished, external_data=False)
     except Exception as error:  # the exporter has many of its own
-        reason = str(error).strip().partition("\n")[0]
-        raise RuntimeError(f"{path.name}: the network cannot be written as ONNX: {reason}") from error
+        reason = error
+        while reason.__cause__:  # the outermost only says at which step of how many it failed
+            reason = reason.__cause__
+        reason = str(reason).strip().partition("\n")[0]
+        raise RuntimeError(
+            f"{path.name}: the network cannot be written as ONNX: {reason}. Newer torch and onnxscript may know how"
+        ) from error
     return path
 
 

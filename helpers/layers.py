@@ -135,7 +135,18 @@ class Shift(nn.Module):
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """The sum."""
-        return maps + (8 * self.eighth).to(maps.dtype)
+        return maps + (8.0 * self.eighth).to(maps.dtype)  # 8 as an int stops the ONNX exporter of torch 2.11
+
+
+class GlobalMaxPool(nn.Module):
+    """The largest number of each channel: (N, C, H, W) to (N, C, 1, 1), as nn.AdaptiveMaxPool2d(1) gives it.
+
+    The ONNX exporter of torch 2.11 and older does not know that layer; this one it does.
+    """
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """The maxima."""
+        return F.max_pool2d(maps, maps.shape[2:])
 
 
 class Scale(nn.Module):

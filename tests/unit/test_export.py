@@ -7,10 +7,12 @@ import torch
 
 from helpers import export, networks
 
+OLD = pytest.mark.skipif(torch.__version__.startswith("2.6."), reason="its exporter needs a scale in every norm")
+FAST_RESNET = pytest.param("fast_resnet", marks=OLD)
 NORMALIZATION = {"mean": [0.4, 0.5, 0.6], "deviation": [0.2, 0.25, 0.3]}
 
 
-@pytest.fixture(scope="module", params=["small_cnn", "mobilenet_v3_small"])
+@pytest.fixture(scope="module", params=["small_cnn", FAST_RESNET, "mobilenet_v3_small"])
 def model(request):
     torch.manual_seed(0)
     card = {"input": {"height": 32, "width": 48}, "normalization": NORMALIZATION, "temperature": 1.7, "mirrored": False}
@@ -76,6 +78,6 @@ def test_a_network_that_cannot_be_exported_leaves_nothing_behind(model, tmp_path
         def forward(self, images):
             return json.loads("[")
 
-    with pytest.raises(RuntimeError, match="cannot be written as ONNX"):
+    with pytest.raises(RuntimeError, match=r"cannot be written as ONNX: Expecting value.*\. Newer torch"):
         export.to_onnx(networks.Model(Odd(), model.card), tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
