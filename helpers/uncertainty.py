@@ -37,6 +37,8 @@ def wilson(hits: int, count: int) -> Interval:
 
     Source: Wilson (1927), Probable Inference, the Law of Succession, and Statistical Inference.
     """
+    if not count:  # SciPy 1.18 gives NaN there, older versions raise
+        raise ValueError("An interval of a share needs at least one case: of 0, any share would do")
     found = binomtest(int(hits), int(count)).proportion_ci(0.95, method="wilson")
     return Interval(float(found.low), float(found.high))
 

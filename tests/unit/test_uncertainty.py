@@ -20,7 +20,7 @@ def test_wilson_stays_within_zero_and_one(hits):
 
 
 def test_an_interval_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="n"):
+    with pytest.raises(ValueError, match="at least one case"):
         uncertainty.wilson(0, 0)
 
 
