@@ -32,7 +32,7 @@ Mean class recall with fewer photos of each class:
 {machine}. Made by `make results-series`.
 """
 TRASHNET = """{held}, divided 70/13/17 with look-alikes kept together and photos under two labels left
-out; MobileNetV2 from ImageNet: {recipe}.
+out; MobileNetV2 from ImageNet, all photos that the split gives (photos_per_class 0): {recipe}.
 
 {main}
 
@@ -114,7 +114,7 @@ def caltech(wanted: argparse.Namespace, start: dict, where: str) -> str:
         {
             "mean class recall": table.apply(figure, axis=1, name="recall"),
             "accuracy": table.apply(figure, axis=1, name="accuracy"),
-            "numbers that learn": table["numbers that learn"].map("{:,.0f}".format),
+            "trainable parameters": table["trainable parameters"].map("{:,.0f}".format),
             "seconds": table["seconds"].round().astype(int),
         }
     )

@@ -19,8 +19,17 @@ MEMORY_BYTES = 2**30  # for what one internal batch keeps for its gradients
 _LARGEST_BATCH = {True: 16, False: 64}  # on a CPU more are slower, for they no longer fit into its caches
 _NOISE, _NOISY_COPIES = 0.1, 8  # deviation of the noise as a share of the image's range, and how many copies
 _WINDOWS = 8  # of occlusion, side by side over the image
+
+
+def _gray(normalization: dict[str, list[float]], like: torch.Tensor) -> torch.Tensor:
+    """The mean that the normalization takes off; where that is black, half of the range."""
+    if any(normalization["mean"]):
+        return torch.zeros_like(like)
+    return normalize(torch.full_like(like, 127.5), **normalization)
+
+
 BASELINES = {  # images without information, normalized
-    "gray": lambda normalization, like: torch.zeros_like(like),  # the mean that the normalization takes off
+    "gray": _gray,
     "black": lambda normalization, like: normalize(torch.zeros_like(like), **normalization),
     "white": lambda normalization, like: normalize(torch.full_like(like, 255), **normalization),
 }

@@ -140,16 +140,20 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], axis: Axes) -> Axes:
     return axis
 
 
-def ways_to_learn(stages: int) -> Figure:
-    """What learns and what is frozen: from scratch, feature extraction, fine-tuning. stages: of the body."""
+def ways_to_learn(stages: int, frozen: int) -> Figure:
+    """What learns and what is frozen: from scratch, feature extraction, fine-tuning.
+
+    stages: of the body. frozen: how many of them stay frozen in fine-tuning.
+    """
     ways = {
         "from scratch": ["random"] * (stages + 1),
-        "feature extraction": ["frozen"] * stages + ["random"],
-        "fine-tuning": ["frozen"] * (stages - 1) + ["learned", "random"],
+        "feature extraction": ["frozen"] * stages + ["solved"],
+        "fine-tuning": ["frozen"] * frozen + ["learned"] * (stages - frozen + 1),
     }
     looks = {
         "random": (PALETTE[0], "starts from random numbers, learns"),
-        "learned": (PALETTE[5], "starts from ImageNet, learns on"),
+        "solved": (PALETTE[1], "new, solved"),
+        "learned": (PALETTE[5], "learns on, from ImageNet or its solution"),
         "frozen": ("#DDDDDD", "from ImageNet, frozen"),
     }
     figure, axes = grid(1, 1, 3.2)
@@ -164,7 +168,7 @@ def ways_to_learn(stages: int) -> Figure:
     axis.set_xticks([])
     axis.spines[["left", "bottom"]].set_visible(False)
     handles = [Patch(facecolor=color, edgecolor="black", label=text) for color, text in looks.values()]
-    axis.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=3, frameon=False)
+    axis.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=4, frameon=False)
     axis.set_title("The image goes in at the left, the classes come out at the right")
     return figure
 

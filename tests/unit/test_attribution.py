@@ -42,6 +42,14 @@ def test_of_a_linear_network_it_is_weight_times_difference_summed_over_channels(
     assert found.error.max() < 1e-4
 
 
+def test_gray_is_gray_where_the_normalization_takes_nothing_off(linear):
+    bytes_to_one = {"mean": [0.0] * 3, "deviation": [1.0] * 3}
+    images = noise(2)
+    weights = linear[1].weight.detach().numpy().reshape(2, 3, 4, 5)
+    found = explain(linear, images, [1, 0], "gray", bytes_to_one)
+    np.testing.assert_allclose(found.maps, (weights[[1, 0]] * (images.numpy() / 255 - 0.5)).sum(1), atol=1e-6)
+
+
 def test_what_makes_blue_blue_is_spread_evenly_over_a_plain_image(network, halves):
     found = explain(network, plain((0, 0, 255), (0, 0, 255)), [0, 1], "black", halves)
     np.testing.assert_allclose(found.maps[0], np.full((4, 4), 1 / 16), rtol=1e-5)  # the logit rises from 0 to 1
