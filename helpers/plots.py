@@ -152,7 +152,7 @@ def ways_to_learn(stages: int, frozen: int) -> Figure:
     }
     looks = {
         "random": (PALETTE[0], "starts from random numbers, learns"),
-        "solved": (PALETTE[1], "new, solved"),
+        "solved": (PALETTE[3], "new, solved"),
         "learned": (PALETTE[5], "learns on, from ImageNet or its solution"),
         "frozen": ("#DDDDDD", "from ImageNet, frozen"),
     }
