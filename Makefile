@@ -9,9 +9,9 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python;
 TORCH_BACKEND ?=
 BIN := .venv/bin
 READY := .venv/.ready
-EXPORT := PYDEVD_DISABLE_FILE_VALIDATION=1 IPYTHONDIR=$(CURDIR)/.venv/ipython \
-	JUPYTER_DATA_DIR=$(CURDIR)/.venv/share/jupyter JUPYTER_RUNTIME_DIR=$(CURDIR)/.venv/runtime \
-	JUPYTER_CONFIG_DIR=$(CURDIR)/.venv/etc MPLCONFIGDIR=$(CURDIR)/.venv/matplotlib PATH="$(CURDIR)/$(BIN):$$PATH"
+EXPORT := PYDEVD_DISABLE_FILE_VALIDATION=1 IPYTHONDIR="$(CURDIR)/.venv/ipython" \
+	JUPYTER_DATA_DIR="$(CURDIR)/.venv/share/jupyter" JUPYTER_RUNTIME_DIR="$(CURDIR)/.venv/runtime" \
+	JUPYTER_CONFIG_DIR="$(CURDIR)/.venv/etc" MPLCONFIGDIR="$(CURDIR)/.venv/matplotlib" PATH="$(CURDIR)/$(BIN):$$PATH"
 PAPERMILL := $(EXPORT) $(BIN)/papermill --log-output --no-progress-bar --cwd .
 
 # Your own photos take the place of the sample, and get networks that start from ImageNet. What starts from nothing

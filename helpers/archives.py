@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import lzma
 import os
 import stat
 import zipfile
@@ -34,8 +35,10 @@ class Archive:
             raise FileNotFoundError(f"{self.path} is missing: give the path of a zip archive or of a folder")
         self._zip = None if self.path.is_dir() else _open_zip(self.path)
         if self._zip is None:
-            files = (file for file in self.path.rglob("*") if file.is_file())
-            self.names = sorted(file.relative_to(self.path).as_posix() for file in files)
+            files = list(self.path.rglob("*"))
+            if linked := [file for file in files if file.is_symlink() and file.is_dir()]:
+                raise ArchiveError(f"{linked[0]} is a link to a folder, which is not followed: put the folder there")
+            self.names = sorted(file.relative_to(self.path).as_posix() for file in files if file.is_file())
         else:
             self.names = sorted(member.filename for member in _checked_members(self._zip, self.path))
 
@@ -60,7 +63,7 @@ class Archive:
             return file.read_bytes()
         except (KeyError, FileNotFoundError):
             raise ArchiveError(f"{self.path} holds no {name!r}") from None
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, OSError) as error:
             raise ArchiveError(f"{self.path}: {name!r} is damaged ({error}): make the archive again") from error
 
     def digest(self) -> str:
@@ -112,9 +115,15 @@ def whole(path: Path) -> Iterator[Path]:
 
 def _open_zip(path: Path) -> zipfile.ZipFile:
     try:
-        return zipfile.ZipFile(path)
+        try:
+            return zipfile.ZipFile(path, metadata_encoding="utf-8")  # a Mac's zips do not say that they are
+        except UnicodeDecodeError:
+            return zipfile.ZipFile(path)
     except zipfile.BadZipFile:
-        raise ArchiveError(f"{path} is not a zip archive, or only a part of one: copy or download it again") from None
+        raise ArchiveError(
+            f"{path} is not a zip archive, or only a part of one: copy or download it again (a photo of another kind: "
+            "save it as JPEG or PNG)"
+        ) from None
 
 
 def _checked_members(archive: zipfile.ZipFile, path: Path) -> list[zipfile.ZipInfo]:
@@ -137,10 +146,12 @@ def _checked_members(archive: zipfile.ZipFile, path: Path) -> list[zipfile.ZipIn
 
 
 def _check_name(path: Path, name: str, seen: set[str]) -> None:
-    parts = PurePosixPath(name).parts
-    unsafe = not parts or name.startswith("/") or ".." in parts or "\\" in name or ":" in parts[0]
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    unsafe = not parts or parts[0] == "/" or ".." in parts or ":" in parts[0]
     if unsafe or any(ord(character) < 32 for character in name):
         raise ArchiveError(f"{path}: member {name!r} has an unsafe path: pack the archive with relative paths")
+    if "\\" in name:
+        raise ArchiveError(f"{path}: member {name!r} has \\ between its folders: pack it with a tool that writes /")
     if name in seen:
         raise ArchiveError(f"{path}: member {name!r} comes twice: pack the archive again")
     seen.add(name)

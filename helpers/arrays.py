@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from collections.abc import Iterable
@@ -51,7 +52,7 @@ def collect(
     """The parts below each other, (N, ...): in memory up to `memory_bytes`, else in `file`, for the next run too.
 
     parts: consumed only where there is no such file yet. The file is written whole or not at all.
-    Raises ValueError where the parts do not add up to the shape.
+    Raises ValueError where the parts do not add up to the shape, OSError where the file cannot be written.
     """
     if bytes_of(shape, dtype) <= memory_bytes:
         array, filled = torch.from_numpy(np.empty(shape, dtype)), 0
@@ -61,7 +62,16 @@ def collect(
         _check_rows(filled, shape)
         return array
     if not file.exists():
-        _write(parts, shape, dtype, file)
+        try:
+            _write(parts, shape, dtype, file)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EROFS, errno.ENOSPC):
+                raise
+            needed = bytes_of(shape, dtype)
+            raise OSError(
+                f"{file.parent} cannot be written to ({error.strerror}): make room there, or let memory hold it by "
+                f"HELPERS_MEMORY_BYTES={needed} in the environment"
+            ) from error
     return FileArray(file, shape)
 
 

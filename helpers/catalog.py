@@ -18,7 +18,7 @@ from helpers.checks import CORRECTED, LEFT_OUT, check_photos, threaded
 from helpers.layouts import SPLITS, check_labels, read_layout
 from helpers.photos import decode, encode, fit
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 COLUMNS = ["path", "label", "view", "item", "split", "width", "height", "sha256", "boxes", "group"]
 _TEXT = {name: str for name in COLUMNS if name not in ("width", "height")}
 
@@ -31,6 +31,7 @@ class Dataset(NamedTuple):
     """A set of images: the `data.zip` (or raw archive) they lie in, the catalog, and the facts of a `dataset.json`.
 
     In the catalog, group is shared by all images that must stand in one split; see `checks.check_photos`.
+    stored: height and width in px that photos were shrunk to fit into; None where they are as they came.
     empty: views without anything, where the catalog says what to cut out of each photo; see `crops.find`.
     """
 
@@ -41,6 +42,7 @@ class Dataset(NamedTuple):
     views: list[str]
     seed: int
     raw_sha256: str
+    stored: dict[str, int] | None = None
     empty: dict[str, dict] | None = None
 
     def sha256(self) -> str:
@@ -172,6 +174,7 @@ def save(
             "views": sorted(set(photos["view"]) - {""}),
             "seed": seed,
             "raw_sha256": archive.digest(),
+            "stored": {"height": height, "width": width},
         }
         yield "dataset.json", (json.dumps(description, indent=2) + "\n").encode()
 
@@ -229,8 +232,9 @@ def _check_splits(photos: pd.DataFrame) -> None:
     counts = counts.reindex(columns=SPLITS, fill_value=0)
     if len(counts) < 2:
         raise SplitError(
-            f"{len(counts)} labels are left after the checks, at least 2 are needed: see the findings. Items that are "
-            "numbered anew in each label stand under two labels, and are all left out: give each a serial of its own"
+            f"{len(counts)} labels are left after the checks, at least 2 are needed: see the findings. Photos that "
+            "cannot be read are left out. Items that are numbered anew in each label stand under two labels, and are "
+            "all left out: give each a serial of its own"
         )
     short = counts[(counts == 0).any(axis=1)]
     if len(short):

@@ -22,6 +22,7 @@ from helpers.photos import PhotoError, decode
 LEFT_OUT, CORRECTED, KEPT, GROUPED = "left out", "corrected", "kept", "kept in one split"
 _THUMB_PX = 16
 _NEAR_MAX, _NEAR_RMS = 0.35, 0.10  # of a thumbnail's own contrast; unrelated photos of one fixed camera differ by > 0.7
+_MOST_PAIRS = 10_000_000  # of candidates, which are held in memory
 _FLAT_CONTRAST = 4.0  # gray levels: below it a picture is a plain surface, and its noise must not be blown up
 
 Row, Result = TypeVar("Row"), TypeVar("Result")
@@ -139,6 +140,7 @@ def _group(table: pd.DataFrame, thumbs: np.ndarray) -> tuple[np.ndarray, np.ndar
     for source in sources[torn]:
         findings.append((source, "its item stands under two labels", LEFT_OUT))
     keep[torn] = False
+    links = []
     for _, same in table[~torn].groupby("raw_sha256"):
         if len(same) == 1:
             continue
@@ -149,14 +151,19 @@ def _group(table: pd.DataFrame, thumbs: np.ndarray) -> tuple[np.ndarray, np.ndar
             reason, left = f"the same photo as {sources[first]}", copies
         findings += [(sources[index], reason, LEFT_OUT) for index in left]
         keep[left] = False
+        links.append(np.stack([same.index[:-1], same.index[1:]], 1))  # one that is left out still ties its item
 
     items = pd.factorize(table["item"])[0]
     chains = [pair for pair in pd.DataFrame({"item": items}).groupby("item").indices.values() if len(pair) > 1]
-    links = [np.stack([members[:-1], members[1:]], 1) for members in chains]
+    links += [np.stack([members[:-1], members[1:]], 1) for members in chains]
+    again = table[keep & (table["view"] != "")].groupby(["item", "view"])["source"].transform("size")
+    for row, count in again[again > 1].items():
+        findings.append((sources[row], f"{count} photos of this view of its item: is its serial used twice?", KEPT))
     near = _near_duplicates(thumbs)
-    near = near[keep[near].all(1) & (items[near[:, 0]] != items[near[:, 1]])]
+    near = near[items[near[:, 0]] != items[near[:, 1]]]
+    shown = near[keep[near].all(1)]
     labels = pd.factorize(table["label"])[0]
-    contradicted_first = near[np.argsort(labels[near[:, 0]] == labels[near[:, 1]], kind="stable")]
+    contradicted_first = shown[np.argsort(labels[shown[:, 0]] == labels[shown[:, 1]], kind="stable")]
     for first in np.unique(contradicted_first[:, 1], return_index=True)[1]:  # each photo once, however many are like it
         a, b = contradicted_first[first]
         findings.append((sources[b], f"looks the same as {sources[a]}{_labels_differ(table, a, b)}", GROUPED))
@@ -174,11 +181,18 @@ def _near_duplicates(thumbs: np.ndarray) -> np.ndarray:
     """(P, 2): index pairs (a < b), in order, of photos alike in every part: copies encoded, resized or lit anew.
 
     thumbs: (N, 256). Coarse thumbnails find candidates in a k-d tree, in about N log N; the fine ones decide.
+    Raises ValueError where there are more candidates than memory should hold: then it is the camera that is alike.
     """
     if len(thumbs) < 2:
         return np.empty((0, 2), int)
     coarse = thumbs.reshape(-1, 4, _THUMB_PX // 4, 4, _THUMB_PX // 4).mean((2, 4)).reshape(len(thumbs), -1)
-    pairs = KDTree(coarse).query_pairs(_NEAR_MAX / 2, p=np.inf, output_type="ndarray")
+    tree, reach = KDTree(coarse), {"r": _NEAR_MAX / 2, "p": np.inf}
+    if (count := (tree.count_neighbors(tree, **reach) - len(thumbs)) // 2) > _MOST_PAIRS:
+        raise ValueError(
+            f"{count:,} pairs of {len(thumbs):,} photos look the same at a glance, as different things under a fixed "
+            "camera may: set group_look_alikes=False"
+        )
+    pairs = tree.query_pairs(**reach, output_type="ndarray")
     alike = []
     for part in np.array_split(pairs, len(pairs) // 100_000 + 1):  # bounded memory
         difference = np.abs(thumbs[part[:, 0]] - thumbs[part[:, 1]])

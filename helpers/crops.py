@@ -39,9 +39,10 @@ def empty_views(dataset: Dataset, *, forced: bool = False) -> dict[str, EmptyVie
 
     A view without training photos has none, nor one where what differs between the photos does not look like one thing
     that moves (`cartons.look_like_one_thing`), unless forced.
+    Photos without views are of one camera only where that is forced.
     """
     found = {}
-    for view in dataset.views:
+    for view in dataset.views or [""] * forced:
         rows = rows_where(dataset.catalog, split="train", view=view)
         if not len(rows):
             continue

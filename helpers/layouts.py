@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import PurePosixPath
@@ -92,10 +93,11 @@ def _read_classes(photos: list[_Photo]) -> tuple[list[tuple], list[tuple[str, st
     """label/name: the folder a photo stands in is its class."""
     fits = [photo for photo in photos if photo.folders]
     _check_classes(fits, photos)
-    prefix = _common_prefix([PurePosixPath(photo.source).parts[:-1] for photo in fits])
+    paths = [PurePosixPath(composed(_stem(photo.source))) for photo in fits]
+    prefix = _common_prefix([path.parts[:-1] for path in paths])
     rows = [
-        (photo.source, photo.folders[-1], "", "/".join(PurePosixPath(_stem(photo.source)).parts[prefix:]), photo.split)
-        for photo in fits
+        (photo.source, photo.folders[-1], "", "/".join(path.parts[prefix:]), photo.split)
+        for photo, path in zip(fits, paths, strict=True)
     ]
     return rows, [(photo.source, "stands in no class folder") for photo in photos if not photo.folders]
 
@@ -115,7 +117,7 @@ def _check_classes(fits: list[_Photo], photos: list[_Photo]) -> None:
 
 
 def _parse(name: str, *, divided: bool) -> _Photo:
-    path = PurePosixPath(name)
+    path = PurePosixPath(composed(name))
     splits = [_SPLIT_FOLDERS[part.lower()] for part in path.parts[:-1] if part.lower() in _SPLIT_FOLDERS]
     aside = {"annotated"} | (set(_SPLIT_FOLDERS) if divided else set())
     folders = tuple(part for part in path.parts[:-1] if part.lower() not in aside)
@@ -146,6 +148,11 @@ def _common_prefix(folders: list[tuple[str, ...]]) -> int:
 
 def _stem(name: str) -> str:
     return name[: -len(PurePosixPath(name).suffix)] if PurePosixPath(name).suffix else name
+
+
+def composed(name: str) -> str:
+    """The name with each accented letter as one character, as keyboards give it; a Mac's file names have two."""
+    return unicodedata.normalize("NFC", name)
 
 
 def is_junk(name: str) -> bool:

@@ -25,7 +25,7 @@ from helpers.catalog import Dataset
 from helpers.convnets import NETWORKS
 from helpers.stages import head_name, split, stages
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 IMAGENET_NORMALIZATION = {"mean": [0.485, 0.456, 0.406], "deviation": [0.229, 0.224, 0.225]}
 _RENAMED = {  # what the published weights of DenseNet and the vision transformers call their layers, and what we do
     r"(denselayer\d+\.(norm|conv))\.([12])\.": r"\1\3.",
@@ -129,9 +129,10 @@ def describe(
     """The beginnings of a network's card; the recipe, the history and the metrics come when they are known.
 
     size: (height, width) in px of the input. weights: as given to `build`. Logits are to be divided by the temperature,
-    1 until it is fitted; below the threshold of the highest probability the answer is "not sure". empty: views without
-    anything, by which photos are cut out (`crops.empty_views`). fusing: the weight of each view (`fusing.fuse_views`).
-    mirrored: whether each photo is looked at twice (`compute.inference`).
+    1 until it is fitted; below the threshold of the highest probability the answer is "not sure". stored: height and
+    width in px that photos are shrunk to fit into first, if at all. empty: views without anything, by which photos are
+    cut out (`crops.empty_views`). fusing: the weight of each view (`fusing.fuse_views`). mirrored: whether
+    each photo is looked at twice (`compute.inference`).
     """
     return {
         "format_version": FORMAT_VERSION,
@@ -140,6 +141,7 @@ def describe(
         "views": views,
         "input": {"height": size[0], "width": size[1]},
         "normalization": normalization,
+        "stored": dataset.stored,
         "empty": dataset.empty or {},
         "origin": origin(weights),
         "temperature": 1.0,

@@ -7,7 +7,7 @@ import struct
 from pathlib import PurePosixPath
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 EXTENSIONS = {
     ".jpg": "JPEG",
@@ -22,6 +22,16 @@ EXTENSIONS = {
 MAX_PIXELS = 80_000_000
 JPEG_QUALITY = 95
 _EXIF_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_MOST_OF_12_BITS = 4095
 _DECODER_ERRORS = (  # what Pillow's decoders raise on damaged files; a wrong tag of a TIFF ends in any of the last line
     *(OSError, ValueError, SyntaxError, EOFError),
     *(TypeError, KeyError, IndexError, OverflowError, ZeroDivisionError, struct.error),
@@ -53,7 +63,10 @@ def decode(data: bytes, name: str = "", *, max_pixels: int = MAX_PIXELS) -> tupl
     try:
         notes = _notes(image, name)
         image.load()
-        ImageOps.exif_transpose(image, in_place=True)
+        if (orientation := image.getexif().get(_EXIF_ORIENTATION)) in _UPRIGHT:
+            image = image.transpose(_UPRIGHT[orientation])  # ImageOps.exif_transpose fails where another tag is wrong
+        if image.mode.startswith("I") and image.getextrema()[1] <= _MOST_OF_12_BITS:
+            notes.append("no value above 4,095 of 16 bits: it comes out dark, scale it up")
         return _to_rgb(image), notes
     except _DECODER_ERRORS as error:
         raise PhotoError(f"truncated or damaged ({error})") from error

@@ -27,8 +27,9 @@ from helpers.checks import threaded
 from helpers.decisions import INSPECT, Decision, actions
 from helpers.fusing import fuse_views
 from helpers.images import batches, normalize, resize
+from helpers.layouts import composed
 from helpers.networks import Model, load_models
-from helpers.photos import PhotoError, decode
+from helpers.photos import PhotoError, decode, fit
 from helpers.sources import Photo
 
 NOT_SURE = "not sure"
@@ -126,6 +127,8 @@ def _seen(name: str, data: bytes | ArchiveError, card: dict) -> Seen:
         photo, _ = decode(data, name)
     except PhotoError as error:
         return Seen(name, None, str(error))
+    if card["stored"]:  # what the network learned from was shrunk so
+        photo = fit(photo, **card["stored"])
     empty = card["empty"].get(_item_and_view(name, set(card["views"]) - {""})[1])
     crop = crops.box_of(photo, empty, width / height) if empty else None
     return Seen(name, resize(photo, height, width, crop), "")
@@ -174,7 +177,7 @@ def chosen(models: dict[str, Model]) -> dict[str, Model]:
 
 def _item_and_view(name: str, views: set[str]) -> tuple[str, str]:
     """The item and the view that a photo's name says, in capitals or not; the name itself and "" where it says none."""
-    path = PurePosixPath(name)
+    path = PurePosixPath(composed(name))
     for view in sorted(views, key=len, reverse=True):  # left_side before side
         if path.stem.lower().endswith(f"_{view}".lower()):
             return path.stem[: -len(view) - 1], view
@@ -254,6 +257,7 @@ def main() -> None:
     wanted = parser.parse_args()
     if wanted.output.is_dir():
         parser.error(f"--output {wanted.output} is a folder: give the path of a table, as in decisions.csv")
+    sys.stdout.reconfigure(errors="backslashreplace")  # a log may not know all letters of a file's name
     try:
         _answer_all(wanted)
     except (ValueError, OSError) as error:  # what a user can mend, in one sentence
@@ -262,14 +266,18 @@ def main() -> None:
 
 def _answer_all(wanted: argparse.Namespace) -> None:
     session.keep_memory()
-    wanted.output.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written to fails now, not at the end
     models = load_models(wanted.models_archive, wanted.network)
     members = models if wanted.network else chosen(models)
-    started = time.perf_counter()
-    table = decide(members, sources.photos(wanted.photos), session.pick_device(wanted.device))
-    seconds = time.perf_counter() - started
-    if table.empty:
-        raise ValueError(f"{wanted.photos} holds no photo: nothing was written")
+    with archives.whole(wanted.output) as unfinished:
+        unfinished.touch()  # what cannot be written to fails now, not at the end
+        if wanted.output.exists():
+            wanted.output.open("a").close()  # nor what another program holds open
+        started = time.perf_counter()
+        table = decide(members, sources.photos(wanted.photos), session.pick_device(wanted.device))
+        seconds = time.perf_counter() - started
+        if table.empty:
+            raise ValueError(f"{wanted.photos} holds no photo: nothing was written")
+        table.to_csv(unfinished, index=False, errors="backslashreplace")  # names of any system
     failed, remarks = table[table["problem"] != ""], table[table["remark"] != ""]
     used = int(table["photos"].sum())
     print(f"{used} photos of {len(table) - len(failed)} items in {seconds:.1f} s: {used / seconds:.1f} images a second")
@@ -277,8 +285,6 @@ def _answer_all(wanted: argparse.Namespace) -> None:
         print(f"Left out: {row.item}: {row.problem}")
     for row in remarks.itertuples():
         print(f"Look at {row.item}: {row.remark}")
-    with archives.whole(wanted.output) as unfinished:
-        table.to_csv(unfinished, index=False)
     print(f"Written: {wanted.output}")
 
 

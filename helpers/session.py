@@ -69,11 +69,12 @@ def resolve(path: str | Path) -> Path:
 
 
 def pick_device(device: str) -> torch.device:
-    """The device of that name, or for "auto" the best at hand. Raises ParameterError where it is not there."""
+    """The device of that name, or for "auto" a GPU where there is one. Raises ParameterError where it is not there.
+
+    "auto" never takes "mps": PyTorch has no poolings there whose sizes do not divide, as those of VGG.
+    """
     if device == "auto":
-        return torch.device(
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)

@@ -29,7 +29,8 @@ def data_archive(tmp_path):
         name = f"images/{number}.png"
         rows.append((name, "ab"[number % 2], "", str(number), split, 32, 20, "0" * 64, "[]", str(number)))
         members.append((name, buffer.getvalue()))
-    facts = {"format_version": 1, "name": "noise", "classes": ["a", "b"], "views": [], "seed": 0, "raw_sha256": ""}
+    facts = {"format_version": catalog.FORMAT_VERSION, "name": "noise", "classes": ["a", "b"]}
+    facts |= {"views": [], "seed": 0, "raw_sha256": ""}
     table = pd.DataFrame(rows, columns=catalog.COLUMNS).to_csv(index=False).encode()
     members += [("catalog.csv", table), ("dataset.json", json.dumps(facts).encode())]
     return write_zip(tmp_path / "data.zip", members)

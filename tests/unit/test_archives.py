@@ -170,3 +170,45 @@ def test_a_folder_with_names_of_another_system_has_a_digest(tmp_path):
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
     assert len(Archive(tmp_path).digest()) == 64
+
+
+@pytest.mark.parametrize(("encoding", "name"), [("utf-8", "gr\u00fcn.txt"), ("cp437", "gr\u00fcn.txt")])
+def test_names_are_read_in_utf8_where_they_are_and_else_as_old_zips_have_them(tmp_path, encoding, name):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("?" * len(name.encode(encoding)), b"x")
+    data = (tmp_path / "a.zip").read_bytes()
+    (tmp_path / "a.zip").write_bytes(data.replace(b"?" * len(name.encode(encoding)), name.encode(encoding)))
+    with Archive(tmp_path / "a.zip") as archive:
+        assert archive.names == [name]
+        assert archive.read(name) == b"x"
+
+
+def test_a_damaged_member_costs_only_itself_whatever_its_compression(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a.txt", bytes(range(256)) * 40)
+        archive.writestr("b.txt", b"whole")
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    start = data.index(b"a.txt") + len("a.txt") + 9
+    data[start : start + 40] = b"\xff" * 40
+    (tmp_path / "a.zip").write_bytes(data)
+    with Archive(tmp_path / "a.zip") as archive:
+        with pytest.raises(ArchiveError, match=r"'a\.txt' is damaged"):
+            archive.read("a.txt")
+        assert archive.read("b.txt") == b"whole"
+
+
+def test_a_link_to_a_folder_is_named_not_passed_over(tmp_path):
+    (tmp_path / "set" / "a").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "set" / "b").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ArchiveError, match="b is a link to a folder, which is not followed: put the folder there"):
+        Archive(tmp_path / "set")
+
+
+def test_a_zip_with_backslashes_is_told_what_to_do(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a/b.txt", b"x")
+    data = (tmp_path / "a.zip").read_bytes()
+    (tmp_path / "a.zip").write_bytes(data.replace(b"a/b.txt", b"a\\b.txt"))
+    with pytest.raises(ArchiveError, match="between its folders: pack it with a tool that writes /"):
+        Archive(tmp_path / "a.zip")

@@ -1,3 +1,5 @@
+import errno
+
 import numpy as np
 import pytest
 import torch
@@ -57,6 +59,15 @@ def test_a_write_that_breaks_off_leaves_nothing(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         arrays.collect(breaks_off(), SHAPE, np.float16, tmp_path / "a.npy", memory_bytes=0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_no_file_can_be_written_it_says_how_memory_could_hold_it(tmp_path, monkeypatch):
+    def refused(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(arrays, "_write", refused)
+    with pytest.raises(OSError, match=r"cannot be written to \(Permission denied\).*HELPERS_MEMORY_BYTES=\d+ in"):
+        arrays.collect(iter([]), SHAPE, np.float16, tmp_path / "cache" / "a.npy", memory_bytes=0)
 
 
 def test_the_size_is_known_beforehand():

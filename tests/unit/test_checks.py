@@ -294,6 +294,40 @@ def test_one_view_alike_brings_two_whole_items_into_one_group(tmp_path):
     assert table[table["label"] == "b"].groupby("group")["item"].unique().map(list).tolist() == [["b1"], ["b2"]]
 
 
+@pytest.mark.parametrize("shared", ["the same file", "encoded anew", "under two labels"])
+def test_items_that_share_a_photo_stay_together_though_it_is_left_out(shared, tmp_path):
+    names = [f"{label}/{view}/{label}{item}_{view}.jpg" for label in "ab" for view in "xy" for item in (1, 2)]
+    members = {name: jpeg(drawing(seed)) for seed, name in enumerate(names)}
+    other = "b/y/b2_y.jpg" if shared == "under two labels" else "a/y/a2_y.jpg"
+    copied = jpeg(drawing(99), quality=60 if shared == "encoded anew" else 95)
+    members |= {"a/y/a1_y.jpg": jpeg(drawing(99)), other: copied}
+    with Archive(write_zip(tmp_path / "raw.zip", members.items())) as archive:
+        table, _ = checks.check_photos(archive, read_layout(archive.names)[0], group_look_alikes=True)
+        alone, _ = checks.check_photos(archive, read_layout(archive.names)[0], group_look_alikes=False)
+    for found, tied in ((table, True), (alone, shared != "encoded anew")):
+        group = found.groupby("item")["group"].first()
+        assert (group["a1"] == group[other.split("/")[2][:2]]) == tied
+        assert group.nunique() == (3 if tied else 4)
+
+
+def test_two_photos_of_one_view_of_an_item_are_pointed_out(tmp_path):
+    folders = [f"{day}/{label}" for day in ("monday", "tuesday") for label in "ab"]
+    names = [f"{folder}/{view}/{folder[-1]}{item}_{view}.jpg" for folder in folders for view in "xy" for item in (1, 2)]
+    members = {name: jpeg(drawing(seed)) for seed, name in enumerate(names)}
+    with Archive(write_zip(tmp_path / "raw.zip", members.items())) as archive:
+        table, findings = checks.check_photos(archive, read_layout(archive.names)[0])
+    assert len(table) == len(findings) == 16
+    assert set(findings["problem"]) == {"2 photos of this view of its item: is its serial used twice?"}
+
+
+def test_more_look_alikes_than_memory_should_hold_end_with_the_remedy(monkeypatch):
+    monkeypatch.setattr(checks, "_MOST_PAIRS", 5)
+    thumbs = np.zeros((3, 256), np.float32)
+    assert len(checks._near_duplicates(thumbs)) == 3
+    with pytest.raises(ValueError, match=r"6 pairs of 4 photos look the same .*set group_look_alikes=False"):
+        checks._near_duplicates(np.zeros((4, 256), np.float32))
+
+
 def test_parts_that_lie_alike_are_told_from_copies_by_a_parameter_that_the_error_names(tmp_path):
     members = {f"{'ab'[number % 2]}/{number}.jpg": jpeg(drawing(0), quality=50 + number) for number in range(12)}
     with Archive(write_zip(tmp_path / "raw.zip", members.items())) as archive:

@@ -99,6 +99,9 @@ def test_things_that_do_not_move_are_not_cut_out(make_dataset, tmp_path):
     assert crops.empty_views(fixed) == {}
     assert crops.find(fixed, {}, 1.0) is fixed
     assert crops.empty_views(fixed, forced=True).keys() == {"side"}
+    alone = fixed._replace(views=[], catalog=fixed.catalog.assign(view=""))
+    assert crops.empty_views(alone) == {}
+    assert crops.empty_views(alone, forced=True).keys() == {""}
 
 
 def test_the_empty_view_is_made_of_photos_of_all_labels(line, monkeypatch):

@@ -104,3 +104,16 @@ def test_without_validation_data_there_is_no_decision():
 )
 def test_a_decision_is_told_in_words(way, words):
     assert decisions.in_words(Decision(*way), "torn") == words
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.12, 0.5, "pass below 0.12 probability of torn, reject from 0.50 on, inspect the rest"),
+        (0.0034, NEVER, "pass below 0.0034 probability of torn, inspect the rest"),
+        (0.997, 0.9985, "pass below 0.9970 probability of torn, reject from 0.9985 on, inspect the rest"),
+        (1.0, NEVER, "pass below 1.00 probability of torn, inspect the rest"),
+    ],
+)
+def test_thresholds_near_the_ends_are_told_from_them(low, high, words):
+    assert decisions.in_words(Decision(low, high), "torn") == words

@@ -215,3 +215,14 @@ def test_a_name_that_is_not_utf8_is_listed_and_the_others_are_read():
     table, misfits = read_layout(["a/1.jpg", "b/2.jpg", b"b/caf\xe9.jpg".decode(errors="surrogateescape")])
     assert table["source"].tolist() == ["a/1.jpg", "b/2.jpg"]
     assert misfits == [(r"'b/caf\udce9.jpg'", "its name is not in UTF-8: rename it")]
+
+
+def test_accents_are_one_character_whatever_system_the_names_come_from():
+    of_a_mac = [f"bescha\u0308digt/ru\u0308ck/{item}_ru\u0308ck.jpg" for item in (1, 2)]
+    table, _ = read_layout([*of_a_mac, "heil/r\u00fcck/3_r\u00fcck.jpg"])
+    assert table["source"].tolist()[:2] == of_a_mac
+    assert set(table["label"]) == {"besch\u00e4digt", "heil"}
+    assert set(table["view"]) == {"r\u00fcck"}
+    assert table["item"].tolist() == ["1", "2", "3"]
+    table, _ = read_layout(["gru\u0308n/a\u0308.jpg", "rot/b.jpg"])
+    assert table["item"].tolist() == ["gr\u00fcn/\u00e4", "rot/b"]

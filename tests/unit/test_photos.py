@@ -4,7 +4,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from helpers import photos
 from helpers.photos import PhotoError, decode
@@ -176,3 +176,33 @@ def test_whatever_a_decoder_stumbles_over_is_told_as_damage(error, monkeypatch):
     monkeypatch.setattr("PIL.TiffImagePlugin.TiffImageFile.load", stumble)
     with pytest.raises(PhotoError, match="truncated or damaged"):
         decode(buffer.getvalue())
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_each_orientation_is_turned_upright_as_pillow_does(orientation):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(buffer.getvalue()))))
+    np.testing.assert_array_equal(np.asarray(decode(buffer.getvalue())[0]), expected)
+
+
+def test_a_wrong_tag_beside_the_orientation_does_no_harm():
+    width_as_text = struct.pack("<HHI4s", 0x0100, 2, 1, b"x")
+    turned = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + turned + width_as_text + bytes(4)
+    buffer = io.BytesIO()
+    Image.new("RGB", (6, 4), "red").save(buffer, "JPEG", exif=exif)
+    image, notes = decode(buffer.getvalue())
+    assert image.size == (4, 6)
+    assert notes == ["rotated by its EXIF tag"]
+
+
+def test_a_12_bit_picture_in_16_bits_is_pointed_out():
+    for largest, told in ((4095, True), (65535, False)):
+        buffer = io.BytesIO()
+        Image.fromarray(np.linspace(0, largest, 64).reshape(8, 8).astype(np.uint16)).save(buffer, "PNG")
+        _, notes = decode(buffer.getvalue())
+        assert any("4,095 of 16 bits" in note for note in notes) == told

@@ -2,6 +2,8 @@ import base64
 import copy
 import io
 import math
+import os
+import sys
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ from PIL import Image
 
 from helpers import crops, images, networks, predict
 from helpers.archives import ArchiveError
-from helpers.photos import encode
+from helpers.photos import encode, fit
 
 CPU = torch.device("cpu")
 BLUE, RED = 0, 1
@@ -94,7 +96,9 @@ def model(network, halves):
     card = {"classes": ["blue", "red"], "input": {"height": 4, "width": 4}, "normalization": halves}
     return networks.Model(
         network,
-        card | {"views": [""], "temperature": 1.0, "threshold": 0.0, "empty": {}, "fusing": {}, "mirrored": False},
+        card
+        | {"views": [""], "temperature": 1.0, "threshold": 0.0, "stored": None, "empty": {}, "fusing": {}}
+        | {"mirrored": False},
     )
 
 
@@ -136,7 +140,8 @@ def test_below_the_threshold_the_answer_is_not_sure(model):
 
 def test_the_card_says_whether_a_photo_is_looked_at_twice():
     card = {"classes": ["a", "b"], "input": {"height": 16, "width": 16}, "temperature": 1.0, "threshold": 0.0}
-    card |= {"normalization": networks.IMAGENET_NORMALIZATION, "views": [""], "empty": {}, "mirrored": True}
+    card |= {"normalization": networks.IMAGENET_NORMALIZATION, "views": [""], "stored": None, "empty": {}}
+    card |= {"mirrored": True}
     picture, network = noise(1), small()
     table = predict.answers(
         networks.Model(network, card), [("noise.png", png(picture[0].permute(1, 2, 0).numpy()))], CPU
@@ -221,6 +226,22 @@ def test_a_photo_is_cut_out_around_the_thing_as_in_training(line):
     assert other == pytest.approx(found["whole"])
 
 
+def test_a_photo_is_shrunk_first_as_those_were_that_were_learned_from(line):
+    seen = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    shrunk = np.asarray(fit(Image.fromarray(seen), 6, 8))
+    line["both"].card["stored"] = {"height": 6, "width": 8}
+    found, expected = (predict.decide(line, [("1_side.png", png(one))], CPU)["blue"][0] for one in (seen, shrunk))
+    assert found == expected
+    line["both"].card["stored"] = None
+    assert predict.decide(line, [("1_side.png", png(seen))], CPU)["blue"][0] != expected
+
+
+@pytest.mark.parametrize("name", ["1_r\u00fcck.png", "1_ru\u0308ck.png", "ru\u0308ck/1.png"])
+def test_accents_may_be_written_in_one_character_or_two(name, model):
+    model.card.update(views=["r\u00fcck"])
+    assert predict.decide({"one": model}, [(name, RED_PHOTO)], CPU)["item"].tolist() == ["1"]
+
+
 def test_what_cannot_be_read_has_a_row_with_the_reason(line):
     table = predict.decide(line, [("1_side.png", RED_PHOTO), ("2_side.png", b"text")], CPU)
     assert table["item"].tolist() == ["1", "2_side.png"]
@@ -298,7 +319,7 @@ def test_the_chosen_network_is_taken_and_else_all(line, model):
 
 def test_networks_that_are_named_are_all_taken_the_chosen_one_or_not(tmp_path, monkeypatch):
     card = {"format_version": networks.FORMAT_VERSION, "architecture": "small_cnn", "classes": ["blue", "red"]}
-    card |= {"input": {"height": 16, "width": 16}, "views": [""], "empty": {}}
+    card |= {"input": {"height": 16, "width": 16}, "views": [""], "stored": None, "empty": {}}
     models = {name: networks.Model(small(), card | {"chosen": name == "first"}) for name in ("first", "second")}
     networks.save_models(tmp_path / "models.zip", models, pd.DataFrame())
     paths = [str(tmp_path / "models.zip"), str(tmp_path), "--output", str(tmp_path / "decisions.csv")]
@@ -307,26 +328,50 @@ def test_networks_that_are_named_are_all_taken_the_chosen_one_or_not(tmp_path, m
         predict.main()
 
 
-def test_the_command_writes_a_table_and_says_how_fast_it_was(tmp_path, monkeypatch, capsys):
-    torch.manual_seed(0)
-    card = {"format_version": networks.FORMAT_VERSION, "architecture": "small_cnn", "classes": ["blue", "red"]}
-    card |= {"input": {"height": 16, "width": 16}, "normalization": networks.IMAGENET_NORMALIZATION, "views": [""]}
-    card |= {"temperature": 1.0, "threshold": 0.0, "empty": {}, "fusing": {}, "mirrored": False}
-    model = networks.Model(small(), card)
-    networks.save_models(tmp_path / "models.zip", {"small": model}, pd.DataFrame())
-    (tmp_path / "photos").mkdir()
-    for name, data in (("1.png", BLUE_PHOTO), ("2.png", RED_PHOTO), ("3.png", b"text")):
-        (tmp_path / "photos" / name).write_bytes(data)
-    output = tmp_path / "decisions.csv"
-    paths = [str(tmp_path / "models.zip"), str(tmp_path / "photos"), "--output", str(output)]
-    monkeypatch.setattr("sys.argv", ["helpers.predict", *paths, "--device", "cpu"])
-    predict.main()
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """Runs the command on these photos, name: bytes, and returns the path of its table."""
+
+    def run(photos, output="decisions.csv"):
+        torch.manual_seed(0)
+        card = {"format_version": networks.FORMAT_VERSION, "architecture": "small_cnn", "classes": ["blue", "red"]}
+        card |= {"input": {"height": 16, "width": 16}, "normalization": networks.IMAGENET_NORMALIZATION, "views": [""]}
+        card |= {"temperature": 1.0, "threshold": 0.0, "stored": None, "empty": {}, "fusing": {}, "mirrored": False}
+        networks.save_models(tmp_path / "models.zip", {"small": networks.Model(small(), card)}, pd.DataFrame())
+        (tmp_path / "photos").mkdir()
+        for name, data in photos.items():
+            (tmp_path / "photos" / name).write_bytes(data)
+        paths = [str(tmp_path / "models.zip"), str(tmp_path / "photos"), "--output", str(tmp_path / output)]
+        monkeypatch.setattr("sys.argv", ["helpers.predict", *paths, "--device", "cpu"])
+        predict.main()
+        return tmp_path / output
+
+    return run
+
+
+def test_the_command_writes_a_table_and_says_how_fast_it_was(command, tmp_path, capsys):
+    output = command({"1.png": BLUE_PHOTO, "2.png": RED_PHOTO, "3.png": b"text"})
     printed = capsys.readouterr().out
     assert "2 photos of 2 items in " in printed
     assert "images a second" in printed
     assert "Left out: 3.png: not an image" in printed
     assert pd.read_csv(output)["item"].tolist() == ["1.png", "2.png", "3.png"]
     assert {path.name for path in tmp_path.iterdir()} == {"models.zip", "photos", "decisions.csv"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems know no such names")
+def test_a_name_of_another_system_costs_no_table(command, capsys):
+    odd, worse = (os.fsdecode(letter + b".png") for letter in (b"\xe9", b"\xea"))  # in Latin-1
+    output = command({"1.png": BLUE_PHOTO, odd: RED_PHOTO, worse: b"text"})
+    assert "Left out: \\udcea.png" in capsys.readouterr().out
+    assert pd.read_csv(output)["item"].tolist() == ["1.png", "\\udce9.png", "\\udcea.png"]
+
+
+def test_where_no_table_can_be_written_no_photo_is_answered(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "decide", None)
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match=r"helpers\.predict: "):
+        command({"1.png": BLUE_PHOTO}, "file/decisions.csv")
 
 
 @pytest.mark.parametrize(

@@ -162,9 +162,9 @@ def test_a_device_that_is_not_at_hand_is_named_with_those_to_choose(device):
 
 
 @pytest.mark.parametrize(
-    ("cuda", "mps", "best"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")], ids=str
+    ("cuda", "mps", "best"), [(True, True, "cuda"), (False, True, "cpu"), (False, False, "cpu")], ids=str
 )
-def test_the_best_device_at_hand_is_picked(monkeypatch, cuda, mps, best):
+def test_a_gpu_is_picked_where_there_is_one_and_mps_only_when_asked_for(monkeypatch, cuda, mps, best):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert session.pick_device("auto") == torch.device(best)
