@@ -134,28 +134,10 @@ def _thumb(image: Image.Image) -> np.ndarray:
 
 def _group(table: pd.DataFrame, thumbs: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str, str]]]:
     """keep (N,) bool, group (N,) int, and findings."""
-    keep, findings = np.ones(len(table), bool), []
-    sources = table["source"].to_numpy()
-    torn = table.groupby("item")["label"].transform("nunique") > 1
-    for source in sources[torn]:
-        findings.append((source, "its item stands under two labels", LEFT_OUT))
-    keep[torn] = False
-    links = []
-    for _, same in table[~torn].groupby("raw_sha256"):
-        if len(same) == 1:
-            continue
-        first, *copies = same.sort_values("annotated", ascending=False, kind="stable").index
-        if same["label"].nunique() > 1:
-            reason, left = "the same photo stands under two labels: " + ", ".join(sources[same.index]), same.index
-        else:
-            reason, left = f"the same photo as {sources[first]}", copies
-        findings += [(sources[index], reason, LEFT_OUT) for index in left]
-        keep[left] = False
-        links.append(np.stack([same.index[:-1], same.index[1:]], 1))  # one that is left out still ties its item
-
-    items = pd.factorize(table["item"])[0]
-    chains = [pair for pair in pd.DataFrame({"item": items}).groupby("item").indices.values() if len(pair) > 1]
-    links += [np.stack([members[:-1], members[1:]], 1) for members in chains]
+    keep, tied, findings = _left_out(table)
+    sources, items = table["source"].to_numpy(), pd.factorize(table["item"])[0]
+    tied += [members for members in pd.DataFrame({"item": items}).groupby("item").indices.values() if len(members) > 1]
+    links = [np.stack([members[:-1], members[1:]], 1) for members in tied]
     again = table[keep & (table["view"] != "")].groupby(["item", "view"])["source"].transform("size")
     for row, count in again[again > 1].items():
         findings.append((sources[row], f"{count} photos of this view of its item: is its serial used twice?", KEPT))
@@ -170,6 +152,28 @@ def _group(table: pd.DataFrame, thumbs: np.ndarray) -> tuple[np.ndarray, np.ndar
     pairs = np.concatenate([*links, near])
     graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(table), len(table)))
     return keep, connected_components(graph, directed=False)[1], findings
+
+
+def _left_out(table: pd.DataFrame) -> tuple[np.ndarray, list[np.ndarray], list[tuple[str, str, str]]]:
+    """keep (N,) bool, the rows of each photo that is there more than once, and findings."""
+    keep, tied, findings = np.ones(len(table), bool), [], []
+    sources = table["source"].to_numpy()
+    torn = table.groupby("item")["label"].transform("nunique") > 1
+    for source in sources[torn]:
+        findings.append((source, "its item stands under two labels", LEFT_OUT))
+    keep[torn] = False
+    for _, same in table[~torn].groupby("raw_sha256"):
+        if len(same) == 1:
+            continue
+        first, *copies = same.sort_values("annotated", ascending=False, kind="stable").index
+        if same["label"].nunique() > 1:
+            reason, left = "the same photo stands under two labels: " + ", ".join(sources[same.index]), same.index
+        else:
+            reason, left = f"the same photo as {sources[first]}", copies
+        findings += [(sources[index], reason, LEFT_OUT) for index in left]
+        keep[left] = False
+        tied.append(same.index.to_numpy())  # a copy that is left out still ties its item
+    return keep, tied, findings
 
 
 def _labels_differ(table: pd.DataFrame, a: int, b: int) -> str:

@@ -269,9 +269,9 @@ def _answer_all(wanted: argparse.Namespace) -> None:
     models = load_models(wanted.models_archive, wanted.network)
     members = models if wanted.network else chosen(models)
     with archives.whole(wanted.output) as unfinished:
-        unfinished.touch()  # what cannot be written to fails now, not at the end
+        unfinished.touch()  # a folder that cannot be written to fails now, not at the end,
         if wanted.output.exists():
-            wanted.output.open("a").close()  # nor what another program holds open
+            wanted.output.open("a").close()  # and so does a table that another program holds open
         started = time.perf_counter()
         table = decide(members, sources.photos(wanted.photos), session.pick_device(wanted.device))
         seconds = time.perf_counter() - started
