@@ -1,6 +1,8 @@
-"""Where the thing on the belt is, found without any label, and its photo cut out around it."""
+"""Where the thing on the belt is, found without any label, and what to cut out of its photo."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -8,8 +10,13 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 
+from helpers import backgrounds
+
+_DARKEST_SHADOW = 0.8  # of the background's light; what is darker is a thing
+_GAP = 6  # px between parts of a thing that differ from the background: there it is as bright as the belt
 _LEAST_OF_OTSU = 0.4  # Otsu's threshold finds the bright sides of a carton; its shaded ones differ less
 _RIM = 1.2  # of what is cut out, over the extent of the thing in it
+_MARGIN = 0.05  # of a thing's size (the root of its area), around it, that stays visible
 _SMALLEST, _LARGEST = 0.002, 0.7  # of the photo's area that a thing may have
 _LEAST_CONTRAST = 10.0  # gray levels between a thing and the empty view: noise and the traces of JPEG have less than 5
 _FEWEST = 5  # photos of a view in which a thing is found, for the median of them all to be empty
@@ -19,25 +26,29 @@ _LEAST_FILLED = 0.85  # of the smallest rectangle around it that a thing covers 
 _CLEARLY = 1.2  # times as large as in the other position, to be turned by more than the least
 
 
+class Crop(NamedTuple):
+    """What to cut out of a photo, in px of it: a rectangle, turned clockwise to the eye about its middle.
+
+    outline: corners (x, y) of the convex part that is shown, all else in the rectangle is hidden; () shows all.
+    """
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    degrees: float = 0.0
+    outline: tuple[tuple[float, float], ...] = ()
+
+
 def carton_masks(images: torch.Tensor, empty: torch.Tensor) -> np.ndarray:
     """(N, H, W) bool: where the thing on the belt is, found without any label.
 
-    images: (N, 3, H, W) uint8 of one view. empty: (3, H, W), the view without anything (see `empty_view`).
-    A pixel belongs to the thing where no shadow, a darker copy of the empty view, explains it. Of these pixels the
-    largest connected part counts, with all that its convex hull covers. So a side as gray as the belt may be missed,
-    and a gray or black thing on a lighter belt is taken for a shadow.
+    images: (N, 3, H, W) uint8 of one view. empty: (K, 3, H, W), the view without anything, at each position of the
+    belt (see `backgrounds`); each image is compared with the one that it is most like.
+    A pixel belongs to the thing where no shadow, a somewhat darker copy of the empty view, explains it. Of these pixels
+    the largest connected part counts, with all that its convex hull covers.
     """
-    images, empty = images.float() + 1, empty + 1
-    light = (images / empty).flatten(2).median(2).values[..., None, None]  # (N, 3, 1, 1): brighter or warmer that day
-    expected = empty * light
-    shadow = (images / expected).amin(1, keepdim=True).clamp(max=1)
-    unexplained = (images - shadow * expected).amax(1).numpy()  # (N, H, W)
-    return np.stack([_largest_part(difference) for difference in unexplained])
-
-
-def empty_view(images: torch.Tensor) -> torch.Tensor:
-    """(3, H, W): the median of many images (N, 3, H, W) of a fixed camera, in which the things have vanished."""
-    return images.float().median(0).values
+    return np.stack([_largest_part(_unexplained(image, empty)) for image in images])
 
 
 def look_like_one_thing(masks: np.ndarray) -> bool:
@@ -64,26 +75,33 @@ def look_like_rectangles(masks: np.ndarray, width: float, height: float) -> bool
     return bool(filled) and float(np.median(filled)) >= _LEAST_FILLED
 
 
-def crop_box(mask: np.ndarray, width: float, height: float, aspect: float, *, straighten: bool) -> tuple[float, ...]:
-    """(left, top, right, bottom, degrees) in px of the photo: around the thing, with a rim, and of that aspect.
+def crop_around(mask: np.ndarray, width: float, height: float, aspect: float, *, straighten: bool) -> Crop:
+    """What to cut out: a rectangle of that aspect around the thing, and in it the thing with a margin.
 
     mask: (h, w) bool, the thing in the photo, seen at any size. width, height: of the photo in px. aspect: width over
-    height of what is cut out. degrees: by how much that rectangle is turned about its middle, clockwise to the eye.
-    straighten: turn it as the thing lies, by the least angle, or by more where the thing is then clearly larger.
-    One that is not turned stays within the photo, which may cost it its aspect; a turned one may reach beyond. Where
-    nothing, or hardly anything but the thing is to be seen, it is the whole photo.
+    height of the rectangle. straighten: turn it as the thing lies, by the least angle, or by more where the thing is
+    then clearly larger. One that is not turned stays within the photo, which may cost it its aspect; a turned one may
+    reach beyond. Where nothing, or hardly anything but the thing is to be seen, it is the whole photo.
     """
     if not _is_cut_out(mask):
-        return 0.0, 0.0, width, height, 0.0
+        return Crop(0.0, 0.0, width, height)
     corners = _corners(mask, width, height)
     degrees = _turn(corners, aspect) if straighten else 0.0
     aligned = _rotated(corners, -degrees)
     middle = _rotated((aligned.min(0) + aligned.max(0)) / 2, degrees)
     extent = _RIM * _width_for(corners, degrees, aspect) / np.array([1.0, aspect])
+    outline = _widened(corners, _MARGIN * np.sqrt(mask.mean() * width * height))
     if degrees:
-        return (*(middle - extent / 2).tolist(), *(middle + extent / 2).tolist(), degrees)
+        return Crop(*(middle - extent / 2).tolist(), *(middle + extent / 2).tolist(), degrees, outline)
     (left, right), (top, bottom) = map(_within, middle.tolist(), extent.tolist(), (width, height))
-    return left, top, right, bottom, 0.0
+    return Crop(left, top, right, bottom, 0.0, outline)
+
+
+def inside(outline: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(height, width) bool: what lies inside a polygon of corners (n, 2), x and y in px."""
+    picture = Image.new("1", (width, height))
+    ImageDraw.Draw(picture).polygon([tuple(corner) for corner in outline.tolist()], fill=1)
+    return np.array(picture)
 
 
 def _is_cut_out(mask: np.ndarray) -> bool:
@@ -95,6 +113,14 @@ def _corners(mask: np.ndarray, width: float, height: float) -> np.ndarray:
     rows, columns = np.nonzero(mask)
     points = np.concatenate([np.stack([columns + right, rows + low], 1) for right in (0, 1) for low in (0, 1)])
     return points[ConvexHull(points).vertices] * np.array([width / mask.shape[1], height / mask.shape[0]])
+
+
+def _widened(corners: np.ndarray, margin: float) -> tuple[tuple[float, float], ...]:
+    """The corners of a convex outline (n, 2), moved outwards: what lies within that many px of it, rounded off."""
+    angles = np.arange(0, 2 * np.pi, np.pi / 8)
+    circle = margin * np.stack([np.cos(angles), np.sin(angles)], 1)
+    points = (corners[:, None] + circle).reshape(-1, 2)
+    return tuple(map(tuple, points[ConvexHull(points).vertices].tolist()))
 
 
 def _rotated(points: np.ndarray, degrees: float) -> np.ndarray:
@@ -136,20 +162,31 @@ def _within(middle: float, extent: float, limit: float) -> tuple[float, float]:
     return start, start + extent
 
 
+def _unexplained(image: torch.Tensor, empty: torch.Tensor) -> np.ndarray:
+    """(H, W) gray levels between an image (3, H, W) and what the empty view that it is most like can be in shadow."""
+    image, empty = image.float() + 1, empty + 1
+    small, choice = backgrounds.shrink(image), backgrounds.shrink(empty)
+    light = (small / choice).flatten(2).median(2).values[..., None, None]  # (K, 3, 1, 1): brighter or warmer that day
+    best = backgrounds.unlikeness(small, choice * light).argmin()
+    expected = empty[best] * light[best]
+    shadow = (image / expected).amin(0).clamp(_DARKEST_SHADOW, 1)
+    return (image - shadow * expected).abs().amax(0).numpy()
+
+
 def _largest_part(difference: np.ndarray) -> np.ndarray:
+    """(H, W) bool: the convex hull of the largest part that differs."""
     smooth = ndimage.gaussian_filter(difference, 1)
     threshold = _otsu(smooth)
     if threshold < _LEAST_CONTRAST:
         return np.zeros(difference.shape, bool)
-    different = ndimage.binary_closing(smooth > _LEAST_OF_OTSU * threshold, iterations=2)
-    parts, count = ndimage.label(ndimage.binary_opening(different, iterations=2))
+    different = ndimage.binary_opening(smooth > _LEAST_OF_OTSU * threshold)
+    joined = ndimage.binary_closing(np.pad(different, _GAP), iterations=_GAP)[_GAP:-_GAP, _GAP:-_GAP]
+    parts, count = ndimage.label(ndimage.binary_opening(joined, iterations=2))
     if count == 0:
         return np.zeros(difference.shape, bool)
     rows, columns = np.nonzero(parts == np.bincount(parts.ravel())[1:].argmax() + 1)
     points = np.stack([columns, rows], 1)
-    outline = Image.new("1", difference.shape[::-1])
-    ImageDraw.Draw(outline).polygon([tuple(point) for point in points[ConvexHull(points).vertices].tolist()], fill=1)
-    return np.asarray(outline)
+    return inside(points[ConvexHull(points).vertices], *difference.shape)
 
 
 def _otsu(values: np.ndarray) -> float:

@@ -17,20 +17,22 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from helpers.cartons import carton_masks, crop_box, empty_view, look_like_one_thing, look_like_rectangles
+from helpers import backgrounds
+from helpers.cartons import Crop, carton_masks, crop_around, inside, look_like_one_thing, look_like_rectangles
 from helpers.catalog import Dataset
-from helpers.images import Crop, crop_to_photo, load_images, rows_where
+from helpers.images import crop_to_photo, load_images, rows_where
 from helpers.photos import encode
 
 _LOOK_PX = (180, 320)  # height and width at which things are looked for
-_FOR_EMPTY = 64  # photos of a view that its empty one is made of
+_FOR_EMPTY = 128  # photos of a view that its empty ones are made of
+_ROUNDS = 2  # of finding things and the background behind them, each by the other
 _CHUNK = 64
 
 
 class EmptyView(TypedDict):
     """A view without anything, as a card keeps it: by it things are found in photos, and turned or not."""
 
-    picture: str  # a JPEG of 180 x 320 px in base64
+    pictures: list[str]  # JPEGs of 180 x 320 px in base64, one for each position of the belt
     straighten: bool  # whether things are rectangles in it, and photos are turned until theirs lies straight
 
 
@@ -49,19 +51,20 @@ def empty_views(dataset: Dataset, *, forced: bool = False) -> dict[str, EmptyVie
         spread = np.linspace(0, len(rows) - 1, min(_FOR_EMPTY, len(rows))).round().astype(int)  # over all labels
         some = dataset._replace(catalog=dataset.catalog.iloc[rows[spread]])
         pixels = load_images(whole(some), *_LOOK_PX)[:]
-        empty = empty_view(pixels)
+        empty = backgrounds.still(pixels)
         masks = carton_masks(pixels, empty)
         if not (forced or look_like_one_thing(masks)):
             continue
-        picture = Image.fromarray(empty.byte().permute(1, 2, 0).numpy())
-        sizes = some.catalog[["width", "height"]].median()
-        straighten = look_like_rectangles(masks, *sizes)
-        found[view] = EmptyView(picture=base64.b64encode(encode(picture)).decode(), straighten=straighten)
+        for _ in range(_ROUNDS):
+            empty = backgrounds.by_position(pixels, masks)
+            masks = carton_masks(pixels, empty)
+        straighten = look_like_rectangles(masks, *some.catalog[["width", "height"]].median())
+        found[view] = EmptyView(pictures=[_as_text(picture) for picture in empty], straighten=straighten)
     return found
 
 
 def find(dataset: Dataset, empty: dict[str, EmptyView] | None, aspect: float) -> Dataset:
-    """The data set whose catalog says in a column crop what to cut out, as `cartons.crop_box` says it.
+    """The data set whose catalog has a column crop, the `Crop` of each photo, as `cartons.crop_around` makes it.
 
     empty: of `empty_views`; a view without one keeps its whole photos, and without any the data set stays as it is.
     aspect: width over height of the input.
@@ -69,10 +72,10 @@ def find(dataset: Dataset, empty: dict[str, EmptyView] | None, aspect: float) ->
     if not empty:
         return dataset
     sizes, views = dataset.catalog[["width", "height"]].to_numpy(float).tolist(), dataset.catalog["view"].tolist()
-    boxes = [[0.0, 0.0, *size, 0.0] for size in sizes]
+    found = [Crop(0.0, 0.0, *size) for size in sizes]
     for row, mask in _masks(dataset, empty):
-        boxes[row] = list(crop_box(mask, *sizes[row], aspect, straighten=empty[views[row]]["straighten"]))
-    return dataset._replace(catalog=dataset.catalog.assign(crop=boxes), empty=empty)
+        found[row] = crop_around(mask, *sizes[row], aspect, straighten=empty[views[row]]["straighten"])
+    return dataset._replace(catalog=dataset.catalog.assign(crop=found), empty=empty)
 
 
 def whole(dataset: Dataset) -> Dataset:
@@ -88,11 +91,23 @@ def things(dataset: Dataset, empty: dict[str, EmptyView], height: int, width: in
     return masks
 
 
-def box_of(photo: Image.Image, empty: EmptyView, aspect: float) -> tuple[float, ...]:
+def crop_of(photo: Image.Image, empty: EmptyView, aspect: float) -> Crop:
     """What to cut out of one photo, as `find` says it for those of a data set."""
     small = photo.resize(_LOOK_PX[::-1], Image.Resampling.BILINEAR, reducing_gap=3)
     (mask,) = carton_masks(torch.from_numpy(np.array(small)).permute(2, 0, 1)[None], _pixels(empty))
-    return crop_box(mask, *photo.size, aspect, straighten=empty["straighten"])
+    return crop_around(mask, *photo.size, aspect, straighten=empty["straighten"])
+
+
+def shown(catalog: pd.DataFrame, height: int, width: int) -> np.ndarray:
+    """(N, height, width) bool: what is cut out of each whole photo and not hidden; all of it, where nothing is cut out.
+
+    catalog: as for `to_photos`.
+    """
+    masks = np.ones((len(catalog), height, width), bool)
+    for mask, row in zip(masks, catalog.itertuples(), strict=True):
+        if outline := _crop(row).outline:
+            mask[:] = inside(np.array(outline) * [width / row.width, height / row.height], height, width)
+    return masks
 
 
 def to_photos(maps: np.ndarray, catalog: pd.DataFrame, height: int, width: int) -> np.ndarray:
@@ -103,13 +118,13 @@ def to_photos(maps: np.ndarray, catalog: pd.DataFrame, height: int, width: int) 
     """
     placed = np.zeros((len(maps), height, width), np.float32)
     for target, values, row in zip(placed, maps, catalog.itertuples(), strict=True):
-        *corners, degrees = _crop(row)
+        crop = _crop(row)
         scales = np.array([width / row.width, height / row.height])
-        corners = np.reshape(corners, (2, 2)) * scales
-        corners = corners if degrees else corners.round()  # upright, each pixel then falls on one
+        corners = np.reshape(crop[:4], (2, 2)) * scales
+        corners = corners if crop.degrees else corners.round()  # upright, each pixel then falls on one
         size = np.maximum(1, (corners[1] - corners[0]).round()).astype(int).tolist()
         picture = Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BOX)
-        crop = (*(corners / scales).ravel(), degrees)
+        crop = Crop(*(corners / scales).ravel().tolist(), crop.degrees)
         to_map = np.linalg.inv(np.diag([*scales, 1.0]) @ crop_to_photo(crop, *size[::-1]))
         affine = to_map[:2].ravel().tolist()
         laid = picture.transform((width, height), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
@@ -134,7 +149,7 @@ def windows(catalog: pd.DataFrame) -> np.ndarray:
 
 
 def _crop(row: tuple) -> Crop:
-    return getattr(row, "crop", (0, 0, row.width, row.height, 0))
+    return getattr(row, "crop", Crop(0, 0, row.width, row.height))
 
 
 def _masks(dataset: Dataset, empty: dict[str, EmptyView]) -> Iterator[tuple[int, np.ndarray]]:
@@ -147,7 +162,11 @@ def _masks(dataset: Dataset, empty: dict[str, EmptyView]) -> Iterator[tuple[int,
             yield from zip(chunk.tolist(), carton_masks(pixels[torch.as_tensor(chunk)], nothing), strict=True)
 
 
+def _as_text(picture: torch.Tensor) -> str:
+    return base64.b64encode(encode(Image.fromarray(picture.byte().permute(1, 2, 0).numpy()))).decode()
+
+
 def _pixels(empty: EmptyView) -> torch.Tensor:
-    """(3, h, w)."""
-    with Image.open(io.BytesIO(base64.b64decode(empty["picture"]))) as opened:
-        return torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1).float()
+    """(K, 3, h, w)."""
+    opened = [Image.open(io.BytesIO(base64.b64decode(picture))) for picture in empty["pictures"]]
+    return torch.from_numpy(np.stack([np.array(one.convert("RGB")) for one in opened])).permute(0, 3, 1, 2).float()

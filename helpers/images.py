@@ -16,18 +16,17 @@ from torch.nn import functional as F
 
 from helpers import arrays
 from helpers.archives import Archive
+from helpers.cartons import Crop, inside
 from helpers.catalog import Dataset
 from helpers.checks import threaded
 from helpers.photos import PhotoError, decode
 
-_DECODING = 3  # raise it when decoding or resizing gives other pixels: then no file of before is found again
+_DECODING = 4  # raise it when decoding or resizing gives other pixels: then no file of before is found again
 AUGMENTATIONS = {  # degrees of turn, share of zoom, of shift (of half the image) and of light and contrast, at most
     "gentle": (3.0, 0.05, 0.04, 0.15),  # for whole photos: a twentieth at the rim may leave them, no more
     "strong": (12.0, 0.15, 0.06, 0.3),  # for what was cut out with a rim around it
 }
-
-
-Crop = Sequence[float]  # left, top, right, bottom in px of a photo, and degrees by which it is turned; see `crop_box`
+HIDDEN = (124, 116, 104)  # color of what is not cut out: the mean of ImageNet, no information
 
 
 class Examples(NamedTuple):
@@ -74,24 +73,31 @@ def to_pixels(data: bytes, name: str, height: int, width: int) -> torch.Tensor:
 
 
 def resize(photo: Image.Image, height: int, width: int, crop: Crop | None = None) -> torch.Tensor:
-    """(3, height, width) uint8 of the photo, or of that part of it, turned upright; black where the photo ends.
+    """(3, height, width) uint8 of the photo, or of what is cut out of it, turned upright.
 
-    Other proportions are squeezed, not cut: damage may be at the edge.
+    What the crop hides, or lies beyond the photo, has the color HIDDEN. Other proportions are squeezed, not cut: damage
+    may be at the edge.
     """
-    if crop and crop[4]:
+    if crop and crop.degrees:
         matrix = crop_to_photo(crop, height, width)
         shrink = max(1, int(abs(np.linalg.det(matrix)) ** 0.5))  # what follows takes single pixels, and would skip some
         affine = (matrix[:2] / shrink).ravel().tolist()
         photo = photo.reduce(shrink)
-        photo = photo.transform((width, height), Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC)
+        how = {"resample": Image.Resampling.BICUBIC, "fillcolor": HIDDEN}
+        photo = photo.transform((width, height), Image.Transform.AFFINE, affine, **how)
     elif crop or photo.size != (width, height):
         photo = photo.resize((width, height), Image.Resampling.BILINEAR, box=crop and crop[:4], reducing_gap=3)
-    return torch.from_numpy(np.array(photo)).permute(2, 0, 1)
+    pixels = np.array(photo)
+    if crop and crop.outline:
+        from_photo = np.linalg.inv(crop_to_photo(crop, height, width))
+        corners = np.array(crop.outline) @ from_photo[:2, :2].T + from_photo[:2, 2]
+        pixels[~inside(corners, height, width)] = HIDDEN
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def crop_to_photo(crop: Crop, height: int, width: int) -> np.ndarray:
     """(3, 3): what takes a point (x, y, 1) of what was cut out, in px of its (height, width), to the photo's px."""
-    left, top, right, bottom, degrees = crop
+    left, top, right, bottom, degrees, _ = crop
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     turn = np.array([[cosine, -sine], [sine, cosine]]) * [(right - left) / width, (bottom - top) / height]
     middle = np.array([left + right, top + bottom]) / 2

@@ -130,7 +130,7 @@ def _seen(name: str, data: bytes | ArchiveError, card: dict) -> Seen:
     if card["stored"]:  # what the network learned from was shrunk so
         photo = fit(photo, **card["stored"])
     empty = card["empty"].get(_item_and_view(name, set(card["views"]) - {""})[1])
-    crop = crops.box_of(photo, empty, width / height) if empty else None
+    crop = crops.crop_of(photo, empty, width / height) if empty else None
     return Seen(name, resize(photo, height, width, crop), "")
 
 
