@@ -40,15 +40,15 @@ class Crop(NamedTuple):
     outline: tuple[tuple[float, float], ...] = ()
 
 
-def carton_masks(images: torch.Tensor, empty: torch.Tensor) -> np.ndarray:
+def carton_masks(images: torch.Tensor, empty: torch.Tensor, darkest_shadow: float = _DARKEST_SHADOW) -> np.ndarray:
     """(N, H, W) bool: where the thing on the belt is, found without any label.
 
     images: (N, 3, H, W) uint8 of one view. empty: (K, 3, H, W), the view without anything, at each position of the
     belt (see `backgrounds`); each image is compared with the one that it is most like.
-    A pixel belongs to the thing where no shadow, a somewhat darker copy of the empty view, explains it. Of these pixels
-    the largest connected part counts, with all that its convex hull covers.
+    A pixel belongs to the thing where no shadow, a copy of the empty view that has at least `darkest_shadow` of its
+    light, explains it. Of these pixels the largest connected part counts, with all that its convex hull covers.
     """
-    return np.stack([_largest_part(_unexplained(image, empty)) for image in images])
+    return np.stack([_largest_part(_unexplained(image, empty, darkest_shadow)) for image in images])
 
 
 def look_like_one_thing(masks: np.ndarray) -> bool:
@@ -162,14 +162,14 @@ def _within(middle: float, extent: float, limit: float) -> tuple[float, float]:
     return start, start + extent
 
 
-def _unexplained(image: torch.Tensor, empty: torch.Tensor) -> np.ndarray:
+def _unexplained(image: torch.Tensor, empty: torch.Tensor, darkest_shadow: float) -> np.ndarray:
     """(H, W) gray levels between an image (3, H, W) and what the empty view that it is most like can be in shadow."""
     image, empty = image.float() + 1, empty + 1
-    small, choice = backgrounds.shrink(image), backgrounds.shrink(empty)
-    light = (small / choice).flatten(2).median(2).values[..., None, None]  # (K, 3, 1, 1): brighter or warmer that day
-    best = backgrounds.unlikeness(small, choice * light).argmin()
+    some = (image / empty)[..., ::4, ::4].flatten(2)
+    light = some.median(2).values[..., None, None]  # (K, 3, 1, 1): brighter or warmer that day
+    best = backgrounds.unlikeness(backgrounds.shrink(image), backgrounds.shrink(empty) * light).argmin()
     expected = empty[best] * light[best]
-    shadow = (image / expected).amin(0).clamp(_DARKEST_SHADOW, 1)
+    shadow = (image / expected).amin(0).clamp(darkest_shadow, 1)
     return (image - shadow * expected).abs().amax(0).numpy()
 
 

@@ -51,8 +51,7 @@ def empty_views(dataset: Dataset, *, forced: bool = False) -> dict[str, EmptyVie
         spread = np.linspace(0, len(rows) - 1, min(_FOR_EMPTY, len(rows))).round().astype(int)  # over all labels
         some = dataset._replace(catalog=dataset.catalog.iloc[rows[spread]])
         pixels = load_images(whole(some), *_LOOK_PX)[:]
-        empty = backgrounds.still(pixels)
-        masks = carton_masks(pixels, empty)
+        masks = _first_masks(pixels)
         if not (forced or look_like_one_thing(masks)):
             continue
         for _ in range(_ROUNDS):
@@ -61,6 +60,17 @@ def empty_views(dataset: Dataset, *, forced: bool = False) -> dict[str, EmptyVie
         straighten = look_like_rectangles(masks, *some.catalog[["width", "height"]].median())
         found[view] = EmptyView(pictures=[_as_text(picture) for picture in empty], straighten=straighten)
     return found
+
+
+def _first_masks(pixels: torch.Tensor) -> np.ndarray:
+    """Where things are, by the median of all photos.
+
+    The gaps of a belt that moves vanish in it, and are then taken for things: so if no one thing is found, whatever is
+    darker than the median counts as shadow.
+    """
+    usual = backgrounds.still(pixels)
+    masks = carton_masks(pixels, usual)
+    return masks if look_like_one_thing(masks) else carton_masks(pixels, usual, darkest_shadow=0.0)
 
 
 def find(dataset: Dataset, empty: dict[str, EmptyView] | None, aspect: float) -> Dataset:

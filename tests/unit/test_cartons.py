@@ -3,7 +3,8 @@ import pytest
 import torch
 from scipy import ndimage
 
-from helpers import cartons
+from helpers import backgrounds, cartons
+from helpers.cartons import Crop
 
 PLACES = [(4, 6), (6, 70), (48, 4), (50, 76), (24, 40)]  # top and left of a carton of 26 x 40 px, far apart
 
@@ -20,9 +21,9 @@ def photograph(*, light=1.0, shadow=1.0):
     return torch.from_numpy(images.clip(0, 255).astype(np.uint8))
 
 
-@pytest.mark.parametrize("day", [{}, {"light": 0.8}, {"light": 1.2}, {"shadow": 0.6}])
+@pytest.mark.parametrize("day", [{}, {"light": 0.8}, {"light": 1.2}, {"shadow": 0.7}])
 def test_a_carton_is_found_up_to_its_rim_in_any_light_and_without_its_shadow(day):
-    masks = cartons.carton_masks(photograph(**day), cartons.empty_view(photograph()))
+    masks = cartons.carton_masks(photograph(**day), backgrounds.still(photograph()))
     square = np.ones((3, 3), bool)
     for mask, (top, left) in zip(masks, PLACES, strict=True):
         carton = np.zeros((80, 128), bool)
@@ -31,17 +32,30 @@ def test_a_carton_is_found_up_to_its_rim_in_any_light_and_without_its_shadow(day
         assert not mask[~ndimage.binary_dilation(carton, square, 2)].any()
 
 
-def test_things_vanish_from_the_empty_view():
-    images = torch.full((5, 3, 4, 6), 90, dtype=torch.uint8)
-    for index, image in enumerate(images):
-        image[:, :, index] = 250
-    assert torch.equal(cartons.empty_view(images), torch.full((3, 4, 6), 90.0))
+def test_a_thing_that_is_darker_than_the_belt_is_found():
+    images = photograph()
+    for image, (top, left) in zip(images, PLACES, strict=True):
+        image[:, top : top + 26, left : left + 40] = 20
+    for mask, (top, left) in zip(cartons.carton_masks(images, backgrounds.still(images)), PLACES, strict=True):
+        assert mask[top + 2 : top + 24, left + 2 : left + 38].all()
+        assert mask.sum() < 30 * 44
+
+
+def test_each_image_is_compared_with_the_position_of_the_belt_that_it_shows():
+    images = photograph()
+    moved = images.roll(17, 3)
+    empty = torch.cat([backgrounds.still(images), backgrounds.still(moved)])
+    found = cartons.carton_masks(torch.cat([images, moved]), empty)
+    assert (
+        found
+        == np.concatenate([cartons.carton_masks(*pair) for pair in zip((images, moved), empty.split(1), strict=True)])
+    ).all()
 
 
 def test_where_photos_differ_by_noise_alone_nothing_is_found():
     noise = np.random.default_rng(0).normal(0, 3, (8, 3, 80, 128))
     images = torch.from_numpy((photograph()[:1].numpy() + noise).clip(0, 255).astype(np.uint8))
-    masks = cartons.carton_masks(images, cartons.empty_view(images))
+    masks = cartons.carton_masks(images, backgrounds.still(images))
     assert not masks.any()
     assert not cartons.look_like_one_thing(masks)
 
@@ -78,7 +92,7 @@ def mask_of(top, left, height, width):
 
 
 def upright(mask, width, height, aspect):
-    return cartons.crop_box(mask, width, height, aspect, straighten=False)
+    return cartons.crop_around(mask, width, height, aspect, straighten=False)[:5]
 
 
 def test_what_is_cut_out_is_the_thing_in_its_middle_with_a_rim():
@@ -95,7 +109,23 @@ def test_what_is_cut_out_stays_within_the_photo():
 
 @pytest.mark.parametrize("mask", [mask_of(0, 0, 0, 0), mask_of(0, 0, 1, 5), mask_of(0, 0, 90, 150)])
 def test_where_nothing_or_nothing_else_is_seen_the_whole_photo_stays(mask):
-    assert cartons.crop_box(mask, 320, 180, 1.0, straighten=True) == (0, 0, 320, 180, 0)
+    assert cartons.crop_around(mask, 320, 180, 1.0, straighten=True) == Crop(0, 0, 320, 180)
+
+
+def test_the_thing_stays_visible_with_a_margin_of_a_twentieth_of_its_size_and_nothing_else():
+    outline = np.array(cartons.crop_around(mask_of(40, 60, 10, 40), 1600, 900, 1.0, straighten=False).outline)
+    margin = 0.05 * 200  # px of the photo: the thing has 400 x 100 of them
+    assert outline.min(0) == pytest.approx([600 - margin, 400 - margin])
+    assert outline.max(0) == pytest.approx([1000 + margin, 500 + margin])
+    corner = np.linalg.norm(outline - [600, 400], axis=1).min()  # rounded off, and not a corner of a larger rectangle
+    assert corner == pytest.approx(margin)
+
+
+def test_a_polygon_is_filled():
+    found = cartons.inside(np.array([[2, 1], [7, 1], [7, 4], [2, 4]]), 6, 9)
+    assert found.shape == (6, 9)
+    assert found[1:5, 2:8].all()
+    assert found.sum() == 24
 
 
 def lying(degrees, *, long=60, short=30, aslant=0):
@@ -108,7 +138,7 @@ def lying(degrees, *, long=60, short=30, aslant=0):
 
 @pytest.mark.parametrize("degrees", [-40, -15, -3, 0, 10, 44])
 def test_what_is_cut_out_is_turned_as_the_thing_lies(degrees):
-    *box, turned = cartons.crop_box(lying(degrees), 320, 180, 2.0, straighten=True)
+    *box, turned, _ = cartons.crop_around(lying(degrees), 320, 180, 2.0, straighten=True)
     assert turned == pytest.approx(degrees, abs=2)
     width, height = box[2] - box[0], box[3] - box[1]
     assert width == pytest.approx(1.2 * 120, rel=0.06)  # px of the photo are twice those of the mask
@@ -118,16 +148,16 @@ def test_what_is_cut_out_is_turned_as_the_thing_lies(degrees):
 
 @pytest.mark.parametrize(("degrees", "turned"), [(80, 80), (-80, -80), (60, 60)])
 def test_a_long_thing_lies_along_what_is_cut_out(degrees, turned):
-    assert cartons.crop_box(lying(degrees), 320, 180, 2.0, straighten=True)[4] == pytest.approx(turned, abs=2)
+    assert cartons.crop_around(lying(degrees), 320, 180, 2.0, straighten=True).degrees == pytest.approx(turned, abs=2)
     along = (turned + 45) % 90 - 45  # where it is as large either way, the least turn does
-    assert cartons.crop_box(lying(degrees), 320, 180, 1.0, straighten=True)[4] == pytest.approx(along, abs=2)
+    assert cartons.crop_around(lying(degrees), 320, 180, 1.0, straighten=True).degrees == pytest.approx(along, abs=2)
 
 
 def test_a_thing_in_a_photo_of_other_proportions_than_its_mask_lies_as_in_the_photo():
     mask = np.zeros((90, 160), bool)
     x, y = np.meshgrid((np.arange(160) + 0.5) * 2 - 160, (np.arange(90) + 0.5) * 4 - 180)  # a photo of 320 x 360 px
     mask[(abs(x + y) < 100) & (abs(x - y) < 60)] = True
-    assert abs(cartons.crop_box(mask, 320, 360, 1.0, straighten=True)[4]) == pytest.approx(45, abs=3)
+    assert abs(cartons.crop_around(mask, 320, 360, 1.0, straighten=True).degrees) == pytest.approx(45, abs=3)
 
 
 def test_rectangles_are_told_from_boxes_seen_aslant():

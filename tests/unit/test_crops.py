@@ -5,6 +5,7 @@ from PIL import Image
 from scipy import ndimage
 
 from helpers import crops, images
+from helpers.cartons import Crop
 from helpers.images import load_images
 from helpers.photos import decode
 
@@ -38,7 +39,7 @@ def line(make_dataset, tmp_path_factory):
 def test_each_photo_is_cut_out_around_its_thing(line):
     dataset, places = line
     found = crops.find(dataset, crops.empty_views(dataset), 1.0)
-    for (left, top), (x0, y0, x1, y1, _) in zip(places, found.catalog["crop"], strict=True):
+    for (left, top), (x0, y0, x1, y1, *_) in zip(places, found.catalog["crop"], strict=True):
         assert x0 <= left + 2
         assert y0 <= top + 2
         assert x1 >= left + 38
@@ -75,14 +76,14 @@ def test_one_photo_of_the_line_is_cut_out_as_in_the_data_set(line):
     with Archive(dataset.path) as archive:
         for row in found.itertuples():
             photo, _ = decode(archive.read(row.path))
-            assert crops.box_of(photo, empty[row.view], 1.5) == pytest.approx(row.crop)
+            assert crops.crop_of(photo, empty[row.view], 1.5) == row.crop
 
 
 def test_a_view_without_an_empty_one_keeps_its_whole_photos(line):
     dataset, _ = line
     empty = crops.empty_views(dataset)
     found = crops.find(dataset, {"side": empty["side"]}, 1.0).catalog
-    assert found.loc[found["view"] == "top", "crop"].tolist() == [[0, 0, 320, 180, 0]] * 9
+    assert found.loc[found["view"] == "top", "crop"].tolist() == [Crop(0, 0, 320, 180)] * 9
 
 
 def test_things_that_do_not_move_are_not_cut_out(make_dataset, tmp_path):
@@ -128,7 +129,7 @@ def test_maps_are_laid_where_they_were_cut_out_and_keep_their_sum(line):
     maps = np.ones((len(places), 16, 16))
     whole = crops.to_photos(maps, found.catalog, 90, 160)  # photos at half their size
     assert whole.sum((1, 2)) == pytest.approx(256, rel=1e-4)
-    for values, (x0, y0, x1, y1, _) in zip(whole, found.catalog["crop"], strict=True):
+    for values, (x0, y0, x1, y1, *_) in zip(whole, found.catalog["crop"], strict=True):
         inside = np.zeros((90, 160), bool)
         inside[round(y0 / 2) : round(y1 / 2), round(x0 / 2) : round(x1 / 2)] = True
         assert (values[inside] > 0).all()
@@ -140,8 +141,8 @@ def test_maps_are_laid_where_they_were_cut_out_and_keep_their_sum(line):
 def test_a_window_holds_what_was_cut_out_in_the_photos_proportions_and_lies_within_it(line):
     dataset, _ = line
     assert crops.windows(dataset.catalog).tolist() == [[0, 0, 1, 1]] * 18
-    boxes = [[0, 0, 40, 20, 0], [100, 90, 180, 180, 0], [100, 60, 180, 120, 30], [-40, -40, 80, 80, 45]]
-    left, top, right, bottom = crops.windows(dataset.catalog[:4].assign(crop=boxes)).T  # of photos of 320 x 180 px
+    cut = [Crop(0, 0, 40, 20), Crop(100, 90, 180, 180), Crop(100, 60, 180, 120, 30), Crop(-40, -40, 80, 80, 45)]
+    left, top, right, bottom = crops.windows(dataset.catalog[:4].assign(crop=cut)).T  # of photos of 320 x 180 px
     assert left[:2] == pytest.approx([0, 140 / 320 - 0.25])
     assert top[:2] == pytest.approx([0, 0.5])
     high = 80 * np.sin(np.pi / 6) + 60 * np.cos(np.pi / 6)
@@ -155,7 +156,7 @@ def test_a_window_holds_what_was_cut_out_in_the_photos_proportions_and_lies_with
 def test_a_resized_crop_is_the_part_of_the_photo(line):
     ramp = np.zeros((10, 20, 3), np.uint8)
     ramp[:, 10:] = 200
-    part = images.resize(Image.fromarray(ramp), 5, 5, (10, 0, 20, 10, 0))
+    part = images.resize(Image.fromarray(ramp), 5, 5, Crop(10, 0, 20, 10))
     assert torch.equal(part[..., 1:], torch.full((3, 5, 4), 200, dtype=torch.uint8))  # the first is mixed
 
 
@@ -181,13 +182,13 @@ def test_flat_things_lie_straight_in_what_is_loaded(turned):
     dataset, places = turned
     empty = crops.empty_views(dataset)
     found = crops.find(dataset, empty, 2.0)
-    assert [crop[4] for crop in found.catalog["crop"]] == pytest.approx([angle for angle, _ in places], abs=2)
+    assert [crop.degrees for crop in found.catalog["crop"]] == pytest.approx([angle for angle, _ in places], abs=2)
     pixels = load_images(found, 36, 72)  # the rim is six pixels wide, or three, and the thing is found up to two
     assert (pixels[:, 0, 8:-8, 12:30] > 180).all()
     assert (pixels[:, 1, 8:-8, 12:30] < 90).all()
     assert (pixels[:, :, 8:-8, 42:-12] > 160).all()
     upright = crops.find(dataset, {"top": empty["top"] | {"straighten": False}}, 2.0)
-    assert {crop[4] for crop in upright.catalog["crop"]} == {0}
+    assert {crop.degrees for crop in upright.catalog["crop"]} == {0}
 
 
 def test_maps_of_what_was_turned_lie_where_the_thing_lies(turned):
@@ -201,16 +202,59 @@ def test_maps_of_what_was_turned_lie_where_the_thing_lies(turned):
         assert (values[ndimage.binary_erosion(thing, iterations=3)] > 0).all()
 
 
-def test_what_is_turned_may_reach_beyond_the_photo_which_is_black_there():
+def test_what_is_turned_may_reach_beyond_the_photo_where_nothing_is_shown():
     photo = Image.new("RGB", (100, 60), (200, 100, 50))
-    part = images.resize(photo, 20, 40, (-20, 10, 60, 50, 30))
+    part = images.resize(photo, 20, 40, Crop(-20, 10, 60, 50, 30))
     assert (part[:, 8:12, 18:30] == torch.tensor([200, 100, 50])[:, None, None]).all()
-    assert (part[:, -5:, :5] == 0).all()
+    assert (part[:, -5:, :5] == torch.tensor(images.HIDDEN)[:, None, None]).all()
+
+
+@pytest.mark.parametrize("degrees", [0, 30])
+def test_what_lies_outside_the_outline_is_hidden(degrees):
+    photo = Image.new("RGB", (100, 60), (200, 100, 50))
+    outline = ((40, 25), (60, 25), (60, 35), (40, 35))
+    part = images.resize(photo, 40, 80, Crop(30, 20, 70, 40, degrees, outline))  # twice as large as in the photo
+    hidden = (part == torch.tensor(images.HIDDEN)[:, None, None]).all(0)
+    assert not hidden[18:22, 36:44].any()
+    assert (~hidden).sum() == pytest.approx(40 * 20, rel=0.1)
+    assert (part[:, ~hidden] == torch.tensor([200, 100, 50])[:, None]).all()
+
+
+def test_what_is_shown_is_known_in_the_whole_photo(turned):
+    dataset, places = turned
+    found = crops.find(dataset, crops.empty_views(dataset), 2.0)
+    for mask, (_, thing) in zip(crops.shown(found.catalog, 180, 320), places, strict=True):
+        assert mask[ndimage.binary_erosion(thing)].all()
+        assert not mask[~ndimage.binary_dilation(thing, iterations=6)].any()
+    assert crops.shown(dataset.catalog, 18, 32).all()
+
+
+def test_a_belt_that_moves_does_not_blur_what_is_found(make_dataset, tmp_path):
+    generator, pictures, places = np.random.default_rng(0), [], []
+    for number in range(24):
+        photo = np.full((180, 320, 3), 150, np.uint8)
+        for row in range(3):
+            photo[number % 4 * 3 + row :: 12] = 30  # slots between the slats
+        top, left = int(generator.integers(5, 130)), int(generator.integers(5, 260))
+        photo[top : top + 44, left : left + 50] = 150  # a package as gray as the belt
+        photo[top : top + 12, left : left + 50] = (90, 200, 90)
+        photo = photo + generator.normal(0, 1.5, photo.shape)
+        pictures.append(("good", "side", f"item{number}", "train", photo.clip(0, 255).astype(np.uint8)))
+        places.append((top, left))
+    line = make_dataset(tmp_path / "data.zip", pictures)
+    empty = crops.empty_views(line)
+    assert len(empty["side"]["pictures"]) == 4
+    masks = crops.things(line, empty, 180, 320)
+    for mask, (top, left) in zip(masks, [places[int(item[4:])] for item in line.catalog["item"]], strict=True):
+        package = np.zeros((180, 320), bool)
+        package[top : top + 44, left : left + 50] = True
+        assert (mask & package).sum() > 0.75 * package.sum()
+        assert not mask[~ndimage.binary_dilation(package, np.ones((3, 3)), 4)].any()
 
 
 def test_large_photos_are_shrunk_and_not_sampled_where_they_are_turned():
     stripes = np.zeros((400, 800, 3), np.uint8)
     stripes[:, ::2] = 200
-    part = images.resize(Image.fromarray(stripes), 40, 80, (100, 50, 700, 350, 10)).float()
+    part = images.resize(Image.fromarray(stripes), 40, 80, Crop(100, 50, 700, 350, 10)).float()
     assert part.mean() == pytest.approx(100, abs=3)
     assert part.std() < 10

@@ -218,7 +218,7 @@ def test_a_photo_is_cut_out_around_the_thing_as_in_training(line):
     seen = belt.copy()
     seen[60:100, 200:240] = (0, 0, 255)  # a blue carton on a gray belt
     found = {}
-    for name, empty in (("whole", {}), ("cut out", {"side": crops.EmptyView(picture=jpeg(belt), straighten=False)})):
+    for name, empty in (("whole", {}), ("cut out", {"side": crops.EmptyView(pictures=[jpeg(belt)], straighten=False)})):
         line["both"].card["empty"] = empty
         found[name] = predict.decide(line, [("1_side.png", png(seen))], CPU)["blue"][0]
     assert found["cut out"] > found["whole"] + 0.2
