@@ -13,7 +13,7 @@ from scipy.spatial import ConvexHull
 from helpers import backgrounds
 
 _DARKEST_SHADOW = 0.8  # of the background's light; what is darker is a thing
-_GAP = 6  # px between parts of a thing that differ from the background: there it is as bright as the belt
+_GAP, _GAP_ROUGHLY = 6, 2  # px that are bridged from either side, where a thing is as bright as what lies behind it
 _LEAST_OF_OTSU = 0.4  # Otsu's threshold finds the bright sides of a carton; its shaded ones differ less
 _RIM = 1.2  # of what is cut out, over the extent of the thing in it
 _MARGIN = 0.05  # of a thing's size (the root of its area), around it, that stays visible
@@ -40,15 +40,18 @@ class Crop(NamedTuple):
     outline: tuple[tuple[float, float], ...] = ()
 
 
-def carton_masks(images: torch.Tensor, empty: torch.Tensor, darkest_shadow: float = _DARKEST_SHADOW) -> np.ndarray:
+def carton_masks(images: torch.Tensor, empty: torch.Tensor, *, roughly: bool = False) -> np.ndarray:
     """(N, H, W) bool: where the thing on the belt is, found without any label.
 
     images: (N, 3, H, W) uint8 of one view. empty: (K, 3, H, W), the view without anything, at each position of the
     belt (see `backgrounds`); each image is compared with the one that it is most like.
-    A pixel belongs to the thing where no shadow, a copy of the empty view that has at least `darkest_shadow` of its
-    light, explains it. Of these pixels the largest connected part counts, with all that its convex hull covers.
+    A pixel belongs to the thing where no shadow, a somewhat darker copy of the empty view, explains it. Of these pixels
+    the largest connected part counts, with narrow gaps and all that its convex hull covers.
+    roughly: where the empty view is a median of several positions, in which a belt has no gaps. Then a shadow may be of
+    any darkness, and gaps stay open: not all of the thing is found, but nothing else.
     """
-    return np.stack([_largest_part(_unexplained(image, empty, darkest_shadow)) for image in images])
+    darkest, gap = (0.0, _GAP_ROUGHLY) if roughly else (_DARKEST_SHADOW, _GAP)
+    return np.stack([_largest_part(_unexplained(image, empty, darkest), gap) for image in images])
 
 
 def look_like_one_thing(masks: np.ndarray) -> bool:
@@ -173,14 +176,14 @@ def _unexplained(image: torch.Tensor, empty: torch.Tensor, darkest_shadow: float
     return (image - shadow * expected).abs().amax(0).numpy()
 
 
-def _largest_part(difference: np.ndarray) -> np.ndarray:
+def _largest_part(difference: np.ndarray, gap: int) -> np.ndarray:
     """(H, W) bool: the convex hull of the largest part that differs."""
     smooth = ndimage.gaussian_filter(difference, 1)
     threshold = _otsu(smooth)
     if threshold < _LEAST_CONTRAST:
         return np.zeros(difference.shape, bool)
     different = ndimage.binary_opening(smooth > _LEAST_OF_OTSU * threshold)
-    joined = ndimage.binary_closing(np.pad(different, _GAP), iterations=_GAP)[_GAP:-_GAP, _GAP:-_GAP]
+    joined = ndimage.binary_closing(np.pad(different, gap), iterations=gap)[gap:-gap, gap:-gap]
     parts, count = ndimage.label(ndimage.binary_opening(joined, iterations=2))
     if count == 0:
         return np.zeros(difference.shape, bool)

@@ -1,8 +1,8 @@
-"""Photos of a fixed camera, cut out around what lies there: found by what differs from the empty view.
+"""What lies before a fixed camera, cut out of its photos: found by what differs from the empty view.
 
-What is cut out gets all pixels of the network's input: damage that is small in the photo is large in them. Where things
-are rectangles, what is cut out is turned, so that they lie straight and fill the input; what is then seen of an intact
-one is nearly always the same.
+What is cut out gets all pixels of the network's input: damage that is small in the photo is large in them, and what
+lies beside it is hidden. Where things are rectangles, they are turned until they lie straight and fill the input; what
+is then seen of an intact one is nearly always the same.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TypedDict
 
 import numpy as np
@@ -51,7 +52,7 @@ def empty_views(dataset: Dataset, *, forced: bool = False) -> dict[str, EmptyVie
         spread = np.linspace(0, len(rows) - 1, min(_FOR_EMPTY, len(rows))).round().astype(int)  # over all labels
         some = dataset._replace(catalog=dataset.catalog.iloc[rows[spread]])
         pixels = load_images(whole(some), *_LOOK_PX)[:]
-        masks = _first_masks(pixels)
+        masks = carton_masks(pixels, backgrounds.still(pixels), roughly=True)
         if not (forced or look_like_one_thing(masks)):
             continue
         for _ in range(_ROUNDS):
@@ -60,17 +61,6 @@ def empty_views(dataset: Dataset, *, forced: bool = False) -> dict[str, EmptyVie
         straighten = look_like_rectangles(masks, *some.catalog[["width", "height"]].median())
         found[view] = EmptyView(pictures=[_as_text(picture) for picture in empty], straighten=straighten)
     return found
-
-
-def _first_masks(pixels: torch.Tensor) -> np.ndarray:
-    """Where things are, by the median of all photos.
-
-    The gaps of a belt that moves vanish in it, and are then taken for things: so if no one thing is found, whatever is
-    darker than the median counts as shadow.
-    """
-    usual = backgrounds.still(pixels)
-    masks = carton_masks(pixels, usual)
-    return masks if look_like_one_thing(masks) else carton_masks(pixels, usual, darkest_shadow=0.0)
 
 
 def find(dataset: Dataset, empty: dict[str, EmptyView] | None, aspect: float) -> Dataset:
@@ -178,5 +168,10 @@ def _as_text(picture: torch.Tensor) -> str:
 
 def _pixels(empty: EmptyView) -> torch.Tensor:
     """(K, 3, h, w)."""
-    opened = [Image.open(io.BytesIO(base64.b64decode(picture))) for picture in empty["pictures"]]
+    return _decoded(tuple(empty["pictures"]))
+
+
+@lru_cache(maxsize=16)  # views: on the line, decoding takes longer than finding the thing
+def _decoded(pictures: tuple[str, ...]) -> torch.Tensor:
+    opened = [Image.open(io.BytesIO(base64.b64decode(picture))) for picture in pictures]
     return torch.from_numpy(np.stack([np.array(one.convert("RGB")) for one in opened])).permute(0, 3, 1, 2).float()
