@@ -32,7 +32,7 @@ def by_position(images: torch.Tensor, masks: np.ndarray) -> torch.Tensor:
     if len(images) < _FEWEST:
         return usual
     things = torch.from_numpy(np.stack([ndimage.binary_dilation(mask, iterations=_AROUND) for mask in masks]))
-    bare = images.float().masked_fill(things[:, None], torch.nan)
+    bare = (images / light(images, usual)).masked_fill(things[:, None], torch.nan)
     small = shrink(bare)
     apart = torch.stack([unlikeness(one, small) for one in small]).nan_to_num(_MOST).numpy()
     limit = max(_ALIKE, _SHARE * float(np.median(apart)))
@@ -42,6 +42,15 @@ def by_position(images: torch.Tensor, masks: np.ndarray) -> torch.Tensor:
     found = [bare[torch.from_numpy(clusters == one)] for one in range(clusters.max() + 1)]
     pictures = [own.nanmedian(0).values for own in found if len(own) >= _FEWEST]
     return torch.stack([torch.where(picture.isnan(), usual[0], picture) for picture in pictures] or [usual[0]])
+
+
+def light(images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """(N, 3, 1, 1): how much brighter each channel of images (N, 3, H, W) is than in the others, at most pixels.
+
+    One of the two may be a single image: (3, H, W) or (1, 3, H, W).
+    """
+    ratios = (images[..., ::4, ::4] + 1) / (others[..., ::4, ::4] + 1)  # black counts, too
+    return ratios.flatten(2).median(2).values[..., None, None]
 
 
 def shrink(images: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from scipy.spatial import ConvexHull
 
 from helpers import backgrounds
 
-_DARKEST_SHADOW = 0.8  # of the background's light; what is darker is a thing
+_DARKEST_SHADOW = 0.6  # of the background's light; what is darker is a thing
 _GAP, _GAP_ROUGHLY = 6, 2  # px that are bridged from either side, where a thing is as bright as what lies behind it
 _LEAST_OF_OTSU = 0.4  # Otsu's threshold finds the bright sides of a carton; its shaded ones differ less
 _RIM = 1.2  # of what is cut out, over the extent of the thing in it
@@ -168,8 +168,7 @@ def _within(middle: float, extent: float, limit: float) -> tuple[float, float]:
 def _unexplained(image: torch.Tensor, empty: torch.Tensor, darkest_shadow: float) -> np.ndarray:
     """(H, W) gray levels between an image (3, H, W) and what the empty view that it is most like can be in shadow."""
     image, empty = image.float() + 1, empty + 1
-    some = (image / empty)[..., ::4, ::4].flatten(2)
-    light = some.median(2).values[..., None, None]  # (K, 3, 1, 1): brighter or warmer that day
+    light = backgrounds.light(image, empty)
     best = backgrounds.unlikeness(backgrounds.shrink(image), backgrounds.shrink(empty) * light).argmin()
     expected = empty[best] * light[best]
     shadow = (image / expected).amin(0).clamp(darkest_shadow, 1)

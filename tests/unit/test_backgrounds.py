@@ -72,3 +72,20 @@ def test_shrunk_images_are_unknown_where_any_of_their_pixels_is():
     image[:, 0, 0] = torch.nan
     assert backgrounds.shrink(image)[:, 0, 0].isnan().all()
     assert backgrounds.shrink(image)[:, 0, 1].tolist() == [5.5] * 3
+
+
+def test_a_belt_that_stands_still_in_changing_light_has_one_picture():
+    images, masks = photographs([3] * 12)
+    brightness = torch.linspace(0.7, 1.1, 12)[:, None, None, None]
+    assert len(backgrounds.by_position((images * brightness).byte(), masks)) == 1
+
+
+def test_light_is_measured_for_each_channel_and_not_by_what_lies_there():
+    images, _ = photographs([3] * 2)
+    warmer = images.float()
+    warmer[:, 0] = (warmer[:, 0] + 1) * 1.2 - 1
+    found = backgrounds.light(warmer, images.float())
+    assert found.shape == (2, 3, 1, 1)
+    assert found.flatten(1).tolist() == [pytest.approx([1.2, 1, 1])] * 2
+    across = backgrounds.light(images[0], images.float())  # another thing elsewhere
+    assert across.flatten() == pytest.approx(1, abs=0.03)
