@@ -163,7 +163,8 @@ def _masks(dataset: Dataset, empty: dict[str, EmptyView]) -> Iterator[tuple[int,
 
 
 def _as_text(picture: torch.Tensor) -> str:
-    return base64.b64encode(encode(Image.fromarray(picture.byte().permute(1, 2, 0).numpy()))).decode()
+    pixels = picture.clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    return base64.b64encode(encode(Image.fromarray(pixels))).decode()
 
 
 def _pixels(empty: EmptyView) -> torch.Tensor:
