@@ -24,7 +24,7 @@ from helpers.images import Examples, augment, batches, chances, normalize
 MOST_COPIES = 3  # of each image: more add little to what is learned, and each costs a pass of the frozen part
 _BATCH_SIZE = 32
 _HALF_MAX = torch.finfo(torch.float16).max
-_FORMAT = 1  # raise it when the same key would give other values
+_FORMAT = 2  # raise it when the same key would give other values
 
 Function = Callable[[torch.Tensor], torch.Tensor]
 
