@@ -59,8 +59,10 @@ test-unit: $(READY)
 	@OMP_NUM_THREADS=1 $(EXPORT) $(BIN)/python -m pytest -n auto --dist worksteal
 
 test-notebooks: $(READY)
-	@echo "Every notebook, with the tiny values of its parameters cell"
-	@$(EXPORT) $(BIN)/python -m pytest --nbmake notebooks
+	@echo "Every notebook, with the tiny values of its parameters cell: the first makes the data of all others"
+	@$(EXPORT) $(BIN)/python -m pytest --nbmake notebooks/01-*.ipynb
+	@printf '%s\n' '0[23]' '0[4-7]' | $(EXPORT) OMP_NUM_THREADS=1 \
+		xargs -P 2 -I{} bash -c '$(BIN)/python -m pytest --nbmake notebooks/{}-*.ipynb'
 
 test-real: $(READY)
 	@echo "The notebooks on the real sets of ../shared, two at a time"
@@ -82,7 +84,7 @@ lint: $(READY)
 # make results PACKAGES=packages.zip WEIGHTS='{mobilenet_v2: file.pth}'  accuracy and attribution, docs/results.md (two hours)
 results: $(READY)
 	@$(EXPORT) $(BIN)/python benchmarks/packages.py '$(PACKAGES)' --weights '$(WEIGHTS)' \
-		--training '{fine_tuning_epochs: 36, folds: 5, repeats: 3}'
+		--training '{fine_tuning_epochs: 18, folds: 5, repeats: 3}'
 
 # make results-series CALTECH=caltech101.zip TRASHNET=trashnet.zip CIFAR=cifar10.zip WEIGHTS=mobilenet_v2.pth
 #                     accuracy of notebooks 04 to 07, docs/results.md (an hour and a half)

@@ -80,7 +80,8 @@ def test_remembered_and_live_give_the_same_logits_and_gradients(architecture, se
     for one, other in zip(*(result[:2] for result in results), strict=True):
         torch.testing.assert_close(one, other, rtol=5e-3, atol=5e-3 * other.abs().max().item())
     one, other = (torch.cat([gradient.flatten() for gradient in result[2]]) for result in results)
-    assert (one - other).norm() < 0.03 * other.norm()  # rounding to half precision
+    # Rounding to half precision turns single ReLUs on or off; another copy would differ by 0.8 and more.
+    assert (one - other).norm() < 0.1 * other.norm()
 
 
 @pytest.mark.parametrize("architecture", sorted(FAMILIES.keys() - {"vit_b_16"}))  # slow, and the same code
