@@ -81,7 +81,7 @@ test-oldest: $(READY)
 lint: $(READY)
 	@$(BIN)/ruff check && $(BIN)/ruff format --check
 
-# make results PACKAGES=packages.zip WEIGHTS='{mobilenet_v2: file.pth}'  accuracy and attribution, docs/results.md (two hours)
+# make results PACKAGES=packages.zip WEIGHTS='{mobilenet_v2: file.pth}'  accuracy and attribution, docs/results.md (an hour and a half)
 results: $(READY)
 	@$(EXPORT) $(BIN)/python benchmarks/packages.py '$(PACKAGES)' --weights '$(WEIGHTS)' \
 		--training '{fine_tuning_epochs: 18, folds: 5, repeats: 3}'

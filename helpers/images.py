@@ -142,9 +142,9 @@ def augment(images: torch.Tensor, numbers: torch.Tensor, augmentation: str = "ge
     rows = [flip * cosine, -sine * aspect, across, flip * sine / aspect, cosine, down]
     theta = torch.stack(rows, 1).view(count, 2, 3).to(images.device)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    # Linear interpolation blurs: the network would learn from pictures that are softer than those that it will see.
-    sharp = "bilinear" if images.device.type == "mps" else "bicubic"  # which older PyTorch does not have on a Mac's GPU
-    moved = F.grid_sample(images.float(), grid, sharp, padding_mode="reflection", align_corners=False)
+    # Bilinear pictures are softer than those that the network will see, but older PyTorch has no other on a Mac's GPU.
+    interpolation = "bilinear" if images.device.type == "mps" else "bicubic"
+    moved = F.grid_sample(images.float(), grid, interpolation, padding_mode="reflection", align_corners=False)
     middle = moved.mean((1, 2, 3), keepdim=True)
     light, contrast = ((1 + value).view(-1, 1, 1, 1).to(images.device) for value in (light, contrast))
     return moved.sub_(middle).mul_(contrast).add_(middle * light).clamp_(0, 255)
