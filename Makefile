@@ -66,7 +66,7 @@ test-notebooks: $(READY)
 
 test-real: $(READY)
 	@echo "The notebooks on the real sets of ../shared, two at a time"
-	@OMP_NUM_THREADS=$$(( ($$(getconf _NPROCESSORS_ONLN) + 1) / 2 )) $(EXPORT) $(BIN)/python -m pytest -n 2 --dist loadfile tests/real
+	@OMP_NUM_THREADS=$$(( ($$(getconf _NPROCESSORS_ONLN) + 1) / 2 )) $(EXPORT) $(BIN)/python -m pytest -n 2 --dist loadgroup tests/real
 
 # make test-oldest  the unit tests with the oldest versions that pyproject.toml admits, in an environment of their own
 test-oldest: $(READY)

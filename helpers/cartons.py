@@ -93,7 +93,8 @@ def crop_around(mask: np.ndarray, width: float, height: float, aspect: float, *,
     aligned = _rotated(corners, -degrees)
     middle = _rotated((aligned.min(0) + aligned.max(0)) / 2, degrees)
     extent = _RIM * _width_for(corners, degrees, aspect) / np.array([1.0, aspect])
-    outline = _widened(corners, _MARGIN * np.sqrt(mask.mean() * width * height))
+    both = np.concatenate([corners, 2 * middle - corners])  # a corner that was not found is shown by its opposite one
+    outline = _widened(both, _MARGIN * np.sqrt(mask.mean() * width * height))
     if degrees:
         return Crop(*(middle - extent / 2).tolist(), *(middle + extent / 2).tolist(), degrees, outline)
     (left, right), (top, bottom) = map(_within, middle.tolist(), extent.tolist(), (width, height))
@@ -118,11 +119,11 @@ def _corners(mask: np.ndarray, width: float, height: float) -> np.ndarray:
     return points[ConvexHull(points).vertices] * np.array([width / mask.shape[1], height / mask.shape[0]])
 
 
-def _widened(corners: np.ndarray, margin: float) -> tuple[tuple[float, float], ...]:
-    """The corners of a convex outline (n, 2), moved outwards: what lies within that many px of it, rounded off."""
+def _widened(points: np.ndarray, margin: float) -> tuple[tuple[float, float], ...]:
+    """The corners of what lies within that many px of the convex hull of points (n, 2), rounded off."""
     angles = np.arange(0, 2 * np.pi, np.pi / 8)
     circle = margin * np.stack([np.cos(angles), np.sin(angles)], 1)
-    points = (corners[:, None] + circle).reshape(-1, 2)
+    points = (points[:, None] + circle).reshape(-1, 2)
     return tuple(map(tuple, points[ConvexHull(points).vertices].tolist()))
 
 

@@ -14,9 +14,12 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 ARCHITECTURES = ["mobilenet_v2", "squeezenet1_1"]
 
-pytestmark = pytest.mark.skipif(
-    not (SHARED / "data" / "packages-raw-data.zip").exists(), reason="the real packages are not beside the clone"
-)
+pytestmark = [
+    pytest.mark.xdist_group("packages"),  # all use the archives of one run
+    pytest.mark.skipif(
+        not (SHARED / "data" / "packages-raw-data.zip").exists(), reason="the real packages are not beside the clone"
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +52,8 @@ def folder(tmp_path_factory):
         data_archive=data,
         models_archive=models,
         output_table=str(folder / "attribution.csv"),
-        images_per_view=6,
-        tested_per_network=2,
+        images_per_view=3,
+        tested_per_network=1,
         steps=16,
     )
     return folder

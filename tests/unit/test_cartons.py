@@ -146,6 +146,16 @@ def test_what_is_cut_out_is_turned_as_the_thing_lies(degrees):
     assert ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2) == pytest.approx((160, 90), abs=2)
 
 
+@pytest.mark.parametrize(("degrees", "straighten"), [(0, False), (0, True), (20, True)])
+def test_a_corner_that_was_not_found_is_shown_by_the_opposite_one(degrees, straighten):
+    thing = lying(degrees)
+    found = thing.copy()
+    found[45:, 80:] &= lying(degrees, aslant=0.3)[45:, 80:]
+    outline = np.array(cartons.crop_around(found, 160, 90, 2.0, straighten=straighten).outline)
+    assert thing.sum() > found.sum() + 50
+    assert cartons.inside(outline, 90, 160)[thing].all()
+
+
 @pytest.mark.parametrize(("degrees", "turned"), [(80, 80), (-80, -80), (60, 60)])
 def test_a_long_thing_lies_along_what_is_cut_out(degrees, turned):
     assert cartons.crop_around(lying(degrees), 320, 180, 2.0, straighten=True).degrees == pytest.approx(turned, abs=2)
