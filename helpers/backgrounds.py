@@ -13,6 +13,7 @@ _MOST = 30.0  # gray levels that one pixel counts, so that a thing on the belt d
 _ALIKE = 2.0  # gray levels between photos of one position: noise and the traces of JPEG
 _SHARE = 0.25  # of the usual difference between photos, below which a belt that moves counts as standing still
 _FEWEST = 3  # photos of a position, for their median to show it
+_LEAST_KNOWN = 0.75  # of the photos that positions so shown must explain: else the belt stops anywhere
 
 
 def still(images: torch.Tensor) -> torch.Tensor:
@@ -25,12 +26,14 @@ def by_position(images: torch.Tensor, masks: np.ndarray) -> torch.Tensor:
 
     images: (N, 3, H, W) uint8. masks: (N, H, W) bool, where things lie that do not belong to the background. Images
     that are alike beside their things show one position; its picture is the median of what they show of it. What none
-    of them shows, and positions of fewer than three images, are left to the median of all.
+    of them shows is left to the median of all. Positions of fewer than three images have no picture; where more than a
+    quarter of the images show such ones there is none at all (K = 0).
     Source: hierarchical clustering by mean distance (Sokal and Michener, 1958).
     """
+    images = images.float()  # light in bytes would overflow at 255
     usual = still(images)
     if len(images) < _FEWEST:
-        return usual
+        return usual[:0]
     things = torch.from_numpy(np.stack([ndimage.binary_dilation(mask, iterations=_AROUND) for mask in masks]))
     bare = (images / light(images, usual)).masked_fill(things[:, None], torch.nan)
     small = shrink(bare)
@@ -39,15 +42,18 @@ def by_position(images: torch.Tensor, masks: np.ndarray) -> torch.Tensor:
     clusters = AgglomerativeClustering(
         n_clusters=None, metric="precomputed", linkage="average", distance_threshold=limit
     ).fit_predict(apart)
-    found = [bare[torch.from_numpy(clusters == one)] for one in range(clusters.max() + 1)]
-    pictures = [own.nanmedian(0).values for own in found if len(own) >= _FEWEST]
-    return torch.stack([torch.where(picture.isnan(), usual[0], picture) for picture in pictures] or [usual[0]])
+    counts = np.bincount(clusters)
+    known = np.flatnonzero(counts >= _FEWEST)
+    if counts[known].sum() < _LEAST_KNOWN * len(images):
+        return usual[:0]
+    pictures = [bare[torch.from_numpy(clusters == one)].nanmedian(0).values for one in known]
+    return torch.stack([torch.where(picture.isnan(), usual[0], picture) for picture in pictures])
 
 
 def light(images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     """(N, 3, 1, 1): how much brighter each channel of images (N, 3, H, W) is than in the others, at most pixels.
 
-    One of the two may be a single image: (3, H, W) or (1, 3, H, W).
+    Both float. One of the two may be a single image: (3, H, W) or (1, 3, H, W).
     """
     ratios = (images[..., ::4, ::4] + 1) / (others[..., ::4, ::4] + 1)  # black counts, too
     return ratios.flatten(2).median(2).values[..., None, None]

@@ -8,6 +8,8 @@ import torch
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
+from helpers.images import HIDDEN
+
 STRENGTHS = (1, 2, 3, 4, 5)
 
 
@@ -15,12 +17,17 @@ def corrupt(images: torch.Tensor, kind: str, strength: int) -> torch.Tensor:
     """The images (N, 3, H, W) uint8, spoilt by one of KINDS; strength: of STRENGTHS, 0 leaves them as they are.
 
     The same images come out the same. Lengths are shares of the image's height, so that they mean the same at any size.
+    What was hidden (`images.HIDDEN`) stays so: no camera spoils it.
     Raises ValueError for an unknown kind.
     Source: Hendrycks and Dietterich (2019), Benchmarking Neural Network Robustness to Common Corruptions.
     """
     if kind not in KINDS:
         raise ValueError(f"Unknown corruption {kind!r}: choose of {', '.join(KINDS)}")
-    return KINDS[kind](images, strength) if strength else images
+    if not strength:
+        return images
+    spoilt = KINDS[kind](images, strength)
+    hidden = (images == torch.tensor(HIDDEN, device=images.device)[:, None, None]).all(1, keepdim=True)
+    return spoilt if kind in MOVES else torch.where(hidden, images, spoilt)
 
 
 def _blur(images: torch.Tensor, strength: int) -> torch.Tensor:
@@ -71,3 +78,4 @@ KINDS: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {
     "shift": _shift,
     "rotation": _rotation,
 }
+MOVES = ("shift", "rotation")  # of what is hidden as well

@@ -34,6 +34,7 @@ class EmptyView(TypedDict):
     """A view without anything, as a card keeps it: by it things are found in photos, and turned or not."""
 
     pictures: list[str]  # JPEGs of 180 x 320 px in base64, one for each position of the belt
+    roughly: bool  # whether it is a median of many positions: the belt stops anywhere (`cartons.carton_masks`)
     straighten: bool  # whether things are rectangles in it, and photos are turned until theirs lies straight
 
 
@@ -52,14 +53,18 @@ def empty_views(dataset: Dataset, *, forced: bool = False) -> dict[str, EmptyVie
         spread = np.linspace(0, len(rows) - 1, min(_FOR_EMPTY, len(rows))).round().astype(int)  # over all labels
         some = dataset._replace(catalog=dataset.catalog.iloc[rows[spread]])
         pixels = load_images(whole(some), *_LOOK_PX)[:]
-        masks = carton_masks(pixels, backgrounds.still(pixels), roughly=True)
+        usual = backgrounds.still(pixels)
+        masks = carton_masks(pixels, usual, roughly=True)
         if not (forced or look_like_one_thing(masks)):
             continue
         for _ in range(_ROUNDS):
             empty = backgrounds.by_position(pixels, masks)
-            masks = carton_masks(pixels, empty)
+            roughly = len(empty) == 0
+            empty = usual if roughly else empty
+            masks = carton_masks(pixels, empty, roughly=roughly)
         straighten = look_like_rectangles(masks, *some.catalog[["width", "height"]].median())
-        found[view] = EmptyView(pictures=[_as_text(picture) for picture in empty], straighten=straighten)
+        pictures = [_as_text(picture) for picture in empty]
+        found[view] = EmptyView(pictures=pictures, roughly=roughly, straighten=straighten)
     return found
 
 
@@ -94,7 +99,8 @@ def things(dataset: Dataset, empty: dict[str, EmptyView], height: int, width: in
 def crop_of(photo: Image.Image, empty: EmptyView, aspect: float) -> Crop:
     """What to cut out of one photo, as `find` says it for those of a data set."""
     small = photo.resize(_LOOK_PX[::-1], Image.Resampling.BILINEAR, reducing_gap=3)
-    (mask,) = carton_masks(torch.from_numpy(np.array(small)).permute(2, 0, 1)[None], _pixels(empty))
+    pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None]
+    (mask,) = carton_masks(pixels, _pixels(empty), roughly=empty["roughly"])
     return crop_around(mask, *photo.size, aspect, straighten=empty["straighten"])
 
 
@@ -159,7 +165,8 @@ def _masks(dataset: Dataset, empty: dict[str, EmptyView]) -> Iterator[tuple[int,
         rows, nothing = rows_where(dataset.catalog, view=view), _pixels(without)
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
-            yield from zip(chunk.tolist(), carton_masks(pixels[torch.as_tensor(chunk)], nothing), strict=True)
+            masks = carton_masks(pixels[torch.as_tensor(chunk)], nothing, roughly=without["roughly"])
+            yield from zip(chunk.tolist(), masks, strict=True)
 
 
 def _as_text(picture: torch.Tensor) -> str:

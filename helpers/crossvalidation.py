@@ -33,15 +33,22 @@ def divide(dataset: Dataset, folds: int, repeats: int, seed: int) -> Iterator[tu
     """(repeat, fold, data set) whose test split is that fold; of the other items a seventh validates.
 
     All images of an item, and of items that look the same, are in one split; every label has about its share of each.
-    Raises ValueError for less than 3 folds, or more than a label has items that look different.
+    Raises ValueError at once for less than 3 folds, or more than a label has items that look different, or no repeats.
     Source: Kohavi (1995), A Study of Cross-Validation and Bootstrap for Accuracy Estimation and Model Selection.
     """
     catalog = dataset.catalog
+    if repeats < 1:
+        raise ValueError(f"repeats={repeats} must be 1 or more")
     fewest = catalog.groupby("label")["group"].nunique().min()
     if not 3 <= folds <= fewest:
         raise ValueError(
             f"folds={folds} must be from 3 to {fewest}, as many as the rarest label has items that look different"
         )
+    return _divisions(dataset, folds, repeats, seed)
+
+
+def _divisions(dataset: Dataset, folds: int, repeats: int, seed: int) -> Iterator[tuple[int, int, Dataset]]:
+    catalog = dataset.catalog
     for repeat in range(repeats):
         for fold, (others, tested) in enumerate(_parts(catalog, folds, seed + repeat)):
             rest = catalog.iloc[others]
@@ -71,11 +78,13 @@ def predictions(
     """What networks that had not seen them say of all images, and of items with their views fused, in every repeat.
 
     As `evaluation.predictions`, looked at once or twice, calibrated and fused as each fold's validation items say, with
-    columns repeat and fold. What the frozen part gives is computed once for all folds. folder: for a checkpoint of each
-    fold, so that a run that was broken off goes on.
+    columns repeat and fold. What the frozen part gives is computed once for all folds. Photos are cut out as the data
+    set says, by empty views that are made once, of photos that some fold tests, too, without their labels. folder: for
+    a checkpoint of each fold, so that a run that was broken off goes on.
     """
+    divisions = divide(dataset, folds, repeats, candidate.recipe.seed)
     shared, tables = _share(candidate, dataset, images, device, folder, report), []
-    for repeat, fold, divided in divide(dataset, folds, repeats, candidate.recipe.seed):
+    for repeat, fold, divided in divisions:
         own = folder / f"repeat-{repeat}-fold-{fold}"
         answered = _answers(candidate, divided, images, device, own, shared)
         weights, _ = fusing.choose(answered["validation"], dataset.classes, candidate.recipe.seed)

@@ -84,7 +84,9 @@ def learning(
 def reliability(tables: dict[str, pd.DataFrame], title: str) -> Figure:
     """Accuracy against confidence for tables of `calibration.reliability`, two in a row; the diagonal is perfect."""
     figure, axes = grid(-(-len(tables) // 2), min(2, len(tables)), 3.6)
-    for axis, (name, table) in zip(axes.flat, tables.items(), strict=True):
+    for axis in axes.flat[len(tables) :]:
+        axis.axis("off")
+    for axis, (name, table) in zip(axes.flat, tables.items(), strict=False):
         axis.plot([0, 1], [0, 1], ":", color="black")
         axis.plot(table["confidence"], table["accuracy"], "-", color=PALETTE[1])
         axis.scatter(table["confidence"], table["accuracy"], 20 + 200 * table["images"] / table["images"].sum())

@@ -25,7 +25,7 @@ from helpers.catalog import Dataset
 from helpers.convnets import NETWORKS
 from helpers.stages import head_name, split, stages
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 IMAGENET_NORMALIZATION = {"mean": [0.485, 0.456, 0.406], "deviation": [0.229, 0.224, 0.225]}
 _RENAMED = {  # what the published weights of DenseNet and the vision transformers call their layers, and what we do
     r"(denselayer\d+\.(norm|conv))\.([12])\.": r"\1\3.",

@@ -334,7 +334,6 @@ def _show_window(axis: Axes, image: np.ndarray, window: Sequence[float]) -> None
 
 
 def _draw_box(axis: Axes, box: list) -> None:
-    """box: name, left, top, right, bottom and, where it is turned about its middle, degrees."""
-    _, left, top, right, bottom, *turned = box
-    look = {"angle": sum(turned), "fill": False, "edgecolor": BOX_COLOR, "linewidth": 2}
-    axis.add_patch(Rectangle((left, top), right - left, bottom - top, rotation_point="center", **look))
+    """box: name, left, top, right, bottom."""
+    _, left, top, right, bottom = box
+    axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=BOX_COLOR, linewidth=2))

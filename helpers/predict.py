@@ -141,7 +141,7 @@ def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.dev
     taken as they come. `4006381008505_side.jpg`, or `4006381008505.jpg` in a folder `side`, is the side view of that
     item; where the networks know no views, each photo is an item. The action is that of the card's decision, "" without
     one; an item of which a view is missing, or there twice, is to be inspected, and its remark says why.
-    A photo that cannot be used, or whose view nobody knows, has a row of its own with the problem.
+    A photo that cannot be used, or whose view nobody knows, has a row of its own with the problem, to be inspected.
     Raises ValueError where two of the networks would answer the same photo.
     """
     by_view = {view: key for key, model in members.items() for view in model.card["views"]}
@@ -192,7 +192,8 @@ def _fuse(answered: pd.DataFrame, views: set[str], card: dict) -> pd.DataFrame:
     usable = answered[answered["problem"] == ""].assign(label="")
     failed = answered[answered["problem"] != ""]
     failed = pd.DataFrame({"item": failed["name"], "photos": 0, "problem": failed["problem"]}).reindex(columns=columns)
-    failed[["answer", "action", "remark"]] = ""
+    decision = card.get("decision")
+    failed[["answer", "remark"]], failed["action"] = "", INSPECT if decision else ""
     if usable.empty:
         return failed.reset_index(drop=True)
     usable[["item", "view"]] = [_item_and_view(name, views) for name in usable["name"]]
@@ -200,9 +201,9 @@ def _fuse(answered: pd.DataFrame, views: set[str], card: dict) -> pd.DataFrame:
     items["photos"] = usable.groupby("item").size().loc[items["item"]].to_numpy()
     items["answer"] = items["predicted"].where(items["confidence"] >= card["threshold"], NOT_SURE)
     items["action"], items["problem"] = "", ""
-    remarks = _remarks(usable, views)
+    remarks = _remarks(usable, views.union(decision["views"] if decision else []))
     items["remark"] = [remarks.get(item, "") for item in items["item"]]
-    if decision := card.get("decision"):
+    if decision:
         way = Decision(decision["pass_below"], decision["reject_from"])
         items["action"] = actions(items[decision["defect"]].to_numpy(), way)
         items["action"] = items["action"].where(items["remark"] == "", INSPECT)  # it was made for whole items

@@ -96,11 +96,12 @@ def set_seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def check_parameters(namespace: dict[str, object], **several: tuple[type, ...]) -> dict[str, object]:
+def check_parameters(namespace: dict[str, object], **several: tuple[type | str, ...]) -> dict[str, object]:
     """The notebook's parameters with the values they now have, after papermill or nbmake set theirs.
 
     namespace: `globals()` of the notebook. What the parameters cell declares is what there is: a parameter has the
-    type of its literal, or one of those in `several`. A whole number may stand for a fraction.
+    type of its literal, or one of those in `several`, which may also hold words that it may be. A whole number may
+    stand for a fraction.
     Raises ParameterError that names every unknown parameter and every wrong type.
     """
     cells = [cell for cell in namespace["In"] if isinstance(cell, str)]
@@ -218,10 +219,11 @@ def _unknown(name: str, declared: Iterable[str]) -> str:
     return f"Unknown parameter {name!r}" + (f": did you mean {close[0]!r}?" if close else "")
 
 
-def _wrong_type(name: str, value: object, allowed: tuple[type, ...]) -> str:
-    if object in allowed or type(value) in allowed or (type(value) is int and float in allowed):
+def _wrong_type(name: str, value: object, allowed: tuple[type | str, ...]) -> str:
+    word = isinstance(value, str) and value in allowed
+    if word or object in allowed or type(value) in allowed or (type(value) is int and float in allowed):
         return ""
-    wanted = " or ".join(kind.__name__ for kind in allowed)
+    wanted = " or ".join(repr(one) if isinstance(one, str) else one.__name__ for one in allowed)
     hint = ": papermill passes text as it stands with -r" if str in allowed and isinstance(value, int | float) else ""
     hint = ": papermill passes lists and mappings with -y" if {list, dict} & set(allowed) else hint
     return f"Parameter {name!r} must be {wanted}, not {type(value).__name__} {value!r}{hint}"

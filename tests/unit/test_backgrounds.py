@@ -54,10 +54,23 @@ def test_what_no_photo_of_a_position_shows_is_left_to_the_median_of_all():
     assert [torch.equal(picture[:, hidden], usual) for picture in found].count(True) == 1
 
 
-@pytest.mark.parametrize("positions", [[1, 6], [0, 2, 4, 6, 8, 10, 12, 14], [1, 1, 6, 6]])
-def test_positions_of_which_there_are_too_few_photos_are_left_to_the_median(positions):
+@pytest.mark.parametrize("positions", [[1, 6], [0, 2, 4, 6, 8, 10, 12, 14], [1, 1, 6, 6], [1, 1, 1, 6, 11, 3, 8]])
+def test_a_belt_that_stops_anywhere_has_no_picture(positions):
     images, masks = photographs(positions)
-    assert torch.equal(backgrounds.by_position(images, masks), backgrounds.still(images))
+    assert backgrounds.by_position(images, masks).shape == (0, 3, 80, 128)
+
+
+def test_a_position_of_too_few_photos_has_no_picture():
+    images, masks = photographs([1] * 9 + [6] * 2)
+    assert len(backgrounds.by_position(images, masks)) == 1
+
+
+def test_a_belt_that_is_white_to_the_limit_is_told_as_well():
+    images, masks = photographs([3] * 12)
+    images[:, 0][images[:, 0] > 120] = 255
+    (picture,) = backgrounds.by_position(images, masks)
+    assert picture.isfinite().all()
+    assert picture[0, :, 8::16].mean() == pytest.approx(255, abs=1)
 
 
 def test_unlikeness_is_a_mean_of_known_pixels_and_bounded_for_each():

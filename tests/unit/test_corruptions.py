@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from helpers import corruptions
+from helpers.images import HIDDEN
 
 
 def photos():
@@ -33,6 +34,15 @@ def test_darkness_takes_light_and_a_shift_moves_down_and_to_the_right():
     assert torch.equal(corruptions.corrupt(images, "darkness", 2), (images * 0.7).round().byte())
     moved = corruptions.corrupt(images, "shift", 5)  # 15 percent of 160 px
     assert torch.equal(moved[..., 24:, 24:], images[..., :-24, :-24])
+
+
+@pytest.mark.parametrize("kind", ["blur", "noise", "darkness", "compression"])
+def test_what_is_hidden_stays_so(kind):
+    images = photos()
+    images[..., :30] = torch.tensor(HIDDEN)[:, None, None]
+    spoilt = corruptions.corrupt(images, kind, 5)
+    assert torch.equal(spoilt[..., :30], images[..., :30])
+    assert not torch.equal(spoilt[..., 30:], images[..., 30:])
 
 
 def test_an_unknown_kind_is_refused():

@@ -229,26 +229,39 @@ def test_what_is_shown_is_known_in_the_whole_photo(turned):
     assert crops.shown(dataset.catalog, 18, 32).all()
 
 
-def test_a_belt_that_moves_does_not_blur_what_is_found(make_dataset, tmp_path):
-    generator, pictures, places = np.random.default_rng(0), [], []
-    for number in range(24):
+def moving_belt(make_dataset, path, positions):
+    """A line whose belt of slats stands at these positions, with a package as gray as it, and where that lies."""
+    generator, pictures, places = np.random.default_rng(0), [], np.zeros((len(positions), 180, 320), bool)
+    for number, position in enumerate(positions):
         photo = np.full((180, 320, 3), 150, np.uint8)
         for row in range(3):
-            photo[number % 4 * 3 + row :: 12] = 30  # slots between the slats
+            photo[position + row :: 12] = 30  # slots between the slats
         top, left = int(generator.integers(5, 130)), int(generator.integers(5, 260))
-        photo[top : top + 44, left : left + 50] = 150  # a package as gray as the belt
+        places[number, top : top + 44, left : left + 50] = True
+        photo[top : top + 44, left : left + 50] = 150
         photo[top : top + 12, left : left + 50] = (90, 200, 90)
         photo = photo + generator.normal(0, 1.5, photo.shape)
-        pictures.append(("good", "side", f"item{number}", "train", photo.clip(0, 255).astype(np.uint8)))
-        places.append((top, left))
-    line = make_dataset(tmp_path / "data.zip", pictures)
+        pictures.append(("good", "side", f"item{number:02}", "train", photo.clip(0, 255).astype(np.uint8)))
+    line = make_dataset(path, pictures)
+    return line, places[line.catalog["item"].str[4:].astype(int)]
+
+
+def test_a_belt_that_moves_does_not_blur_what_is_found(make_dataset, tmp_path):
+    line, places = moving_belt(make_dataset, tmp_path / "data.zip", [number % 4 * 3 for number in range(24)])
     empty = crops.empty_views(line)
     assert len(empty["side"]["pictures"]) == 4
-    masks = crops.things(line, empty, 180, 320)
-    for mask, (top, left) in zip(masks, [places[int(item[4:])] for item in line.catalog["item"]], strict=True):
-        package = np.zeros((180, 320), bool)
-        package[top : top + 44, left : left + 50] = True
+    assert not empty["side"]["roughly"]
+    for mask, package in zip(crops.things(line, empty, 180, 320), places, strict=True):
         assert (mask & package).sum() > 0.75 * package.sum()
+        assert not mask[~ndimage.binary_dilation(package, np.ones((3, 3)), 4)].any()
+
+
+def test_before_a_belt_that_stops_anywhere_things_are_found_roughly_and_nothing_else(make_dataset, tmp_path):
+    line, places = moving_belt(make_dataset, tmp_path / "data.zip", [0, 0, 0, *range(1, 12)])
+    empty = crops.empty_views(line, forced=True)
+    assert (len(empty["side"]["pictures"]), empty["side"]["roughly"]) == (1, True)
+    for mask, package in zip(crops.things(line, empty, 180, 320), places, strict=True):
+        assert mask[package].mean() > 0.2
         assert not mask[~ndimage.binary_dilation(package, np.ones((3, 3)), 4)].any()
 
 

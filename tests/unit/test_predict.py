@@ -186,7 +186,7 @@ SURE = 1 / (1 + math.exp(-2))
 @pytest.fixture
 def line(model):
     """A network for two views, with a decision on red."""
-    decision = {"defect": "red", "pass_below": 0.2, "reject_from": 0.8}
+    decision = {"defect": "red", "views": ["side", "top"], "pass_below": 0.2, "reject_from": 0.8}
     model.card.update(views=["side", "top"], decision=decision, chosen=True)
     return {"both": model}
 
@@ -218,7 +218,10 @@ def test_a_photo_is_cut_out_around_the_thing_as_in_training(line):
     seen = belt.copy()
     seen[60:100, 200:240] = (0, 0, 255)  # a blue carton on a gray belt
     found = {}
-    for name, empty in (("whole", {}), ("cut out", {"side": crops.EmptyView(pictures=[jpeg(belt)], straighten=False)})):
+    for name, empty in (
+        ("whole", {}),
+        ("cut out", {"side": crops.EmptyView(pictures=[jpeg(belt)], roughly=False, straighten=False)}),
+    ):
         line["both"].card["empty"] = empty
         found[name] = predict.decide(line, [("1_side.png", png(seen))], CPU)["blue"][0]
     assert found["cut out"] > found["whole"] + 0.2
@@ -245,9 +248,10 @@ def test_accents_may_be_written_in_one_character_or_two(name, model):
 def test_what_cannot_be_read_has_a_row_with_the_reason(line):
     table = predict.decide(line, [("1_side.png", RED_PHOTO), ("2_side.png", b"text")], CPU)
     assert table["item"].tolist() == ["1", "2_side.png"]
-    assert table["action"].tolist() == ["inspect", ""]
+    assert table["action"].tolist() == ["inspect", "inspect"]
     assert table["problem"].tolist() == ["", "not an image, or of a kind that is not supported: save it as JPEG or PNG"]
     only = predict.decide(line, [("2_side.png", b"text")], CPU)
+    assert only["action"].tolist() == ["inspect"]
     assert only.columns.tolist() == table.columns.tolist()
     assert only["problem"].tolist() == ["not an image, or of a kind that is not supported: save it as JPEG or PNG"]
 
@@ -275,8 +279,9 @@ def test_of_views_that_end_alike_the_longer_one_is_meant(line):
     assert table[["item", "photos"]].to_numpy().tolist() == [["1", 2]]
 
 
-def test_a_photo_of_an_unknown_view_is_not_acted_upon(line):
+def test_a_photo_of_an_unknown_view_is_inspected(line):
     table = predict.decide(line, [("1-side.png", BLUE_PHOTO)], CPU)
+    assert table["action"].tolist() == ["inspect"]
     assert table["problem"].tolist() == [
         "its view is not known: name it serial_side or serial_top, or put it into a folder of that name"
     ]
@@ -302,6 +307,12 @@ def test_each_specialist_sees_its_own_view(model, monkeypatch):
     )
     assert asked == [("side", "1_side.png"), ("top", "1_top.png")]
     assert table["problem"].str.startswith("its view is not known").tolist() == [False, True]
+
+
+def test_a_specialist_alone_does_not_decide_what_was_to_be_decided_by_all_views(line, model):
+    side = networks.Model(model.network, model.card | {"views": ["side"]})
+    table = predict.decide({"side": side}, [("1_side.png", BLUE_PHOTO)], CPU)
+    assert table[["answer", "action", "remark"]].to_numpy().tolist() == [["blue", "inspect", "top is missing"]]
 
 
 def test_without_views_each_photo_is_an_item_and_without_a_decision_there_is_no_action(model):

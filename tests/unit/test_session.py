@@ -109,6 +109,13 @@ def test_several_types_are_allowed_where_the_notebook_says_so():
         session.check_parameters(notebook("raw_data = []"), raw_data=(str, dict))
 
 
+def test_a_parameter_may_be_one_of_some_words_or_of_a_type():
+    for value in ("auto", True):
+        assert session.check_parameters(notebook(f"crop = {value!r}"), crop=("auto", bool))["crop"] == value
+    with pytest.raises(ParameterError, match="'crop' must be 'auto' or bool, not str 'false'"):
+        session.check_parameters(notebook("crop = 'false'"), crop=("auto", bool))
+
+
 def test_a_cell_with_a_magic_is_passed_over():
     assert session.check_parameters(notebook("%matplotlib inline\nodd = 1"))["epochs"] == 3
 

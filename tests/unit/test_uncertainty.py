@@ -98,6 +98,20 @@ def test_the_bootstrap_covers_the_truth_about_as_often_as_it_says():
     assert 0.88 <= np.mean(covered) <= 0.98
 
 
+def test_holm_raises_the_lowest_most_and_keeps_the_order():
+    assert uncertainty.holm([0.04, 0.01, 0.03]).tolist() == pytest.approx([0.06, 0.03, 0.06])
+    assert uncertainty.holm([0.9, 0.8]).tolist() == [1, 1]
+    assert uncertainty.holm([0.02]).tolist() == [0.02]
+    assert uncertainty.holm([]).tolist() == []
+
+
+def test_after_holm_a_series_of_tests_between_equals_seldom_shows_a_difference():
+    series = np.random.default_rng(0).random((4000, 6))
+    alarms = np.mean([(uncertainty.holm(values) < 0.05).any() for values in series])
+    assert alarms == pytest.approx(1 - (1 - 0.05 / 6) ** 6, abs=0.012)
+    assert (series < 0.05).any(1).mean() > 0.2  # as they are
+
+
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 20))
 def test_mcnemar_is_the_binomial_test_of_the_cases_that_tell(first_only, second_only, both):
     first = np.repeat([True, False, True], [first_only, second_only, both])
