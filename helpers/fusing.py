@@ -21,14 +21,12 @@ def fuse_views(images: pd.DataFrame, classes: list[str], weights: dict[str, floa
     An item that was seen from one side only keeps that answer as it is.
     Source: Genest and Zidek (1986), Combining Probability Distributions (logarithmic opinion pools).
     """
-    seen_once = images.groupby("item")["view"].transform("nunique") == 1
-    weight = images["view"].map(weights or {}).fillna(1.0).mask(seen_once, 1.0)
-    logs = np.log(images[classes].clip(lower=_LEAST)).mul(weight, axis=0)
-    logs = logs.groupby(images["item"]).mean()
-    logs = logs.sub(logs.max(axis=1), axis=0)
-    probabilities = np.exp(logs).div(np.exp(logs).sum(axis=1), axis=0)
-    table = images.groupby("item")[["label"]].first().reset_index().assign(view=FUSED)
-    return decided(table, probabilities.loc[table["item"]].reset_index(drop=True))
+    items, names = pd.factorize(images["item"], sort=True)
+    weight = images["view"].map(weights or {}).fillna(1.0).to_numpy()
+    probabilities = _pooled(_logs(images, classes), items, np.where(_seen_once(images), 1.0, weight))
+    labels = images.groupby("item")["label"].first()[names].to_numpy()
+    table = pd.DataFrame({"item": names, "label": labels, "view": FUSED})
+    return decided(table, pd.DataFrame(probabilities, columns=classes))
 
 
 def with_fused(images: pd.DataFrame, classes: list[str], weights: dict[str, float] | None = None) -> pd.DataFrame:
@@ -43,11 +41,15 @@ def learn(images: pd.DataFrame, classes: list[str]) -> dict[str, float]:
 
     images: predictions for validation images.
     """
-    views, items = sorted(images["view"].unique()), images["item"].nunique()
+    views, logs, alone = sorted(images["view"].unique()), _logs(images, classes), _seen_once(images)
+    view = images["view"].map(views.index).to_numpy()
+    items, names = pd.factorize(images["item"], sort=True)
+    true = images.groupby("item")["label"].first()[names].map(classes.index).to_numpy()
 
     def loss(values: np.ndarray) -> float:
-        fused = fuse_views(images, classes, dict(zip(views, values, strict=True)))
-        return log_loss(fused, classes) + _RESTRAINT / items * float(np.square(values - 1).mean())
+        probabilities = _pooled(logs, items, np.where(alone, 1.0, values[view]))
+        losses = -np.log(probabilities[np.arange(len(true)), true].clip(_LEAST))
+        return float(losses.mean() + _RESTRAINT / len(true) * np.square(values - 1).mean())
 
     found = minimize(loss, np.ones(len(views)), method="Powell", bounds=[(0.0, 4.0)] * len(views))
     return dict(zip(views, found.x.round(3).tolist(), strict=True))
@@ -78,3 +80,20 @@ def compare(images: pd.DataFrame, classes: list[str], seed: int) -> dict[str, fl
         learned.append(fuse_views(images[own], classes, learn(images[~own], classes)))
     equal, weighted = fuse_views(images, classes), pd.concat(learned)
     return {"mean": log_loss(equal, classes), "learned": log_loss(weighted, classes)}
+
+
+def _logs(images: pd.DataFrame, classes: list[str]) -> np.ndarray:
+    return np.log(images[classes].to_numpy().clip(_LEAST))
+
+
+def _seen_once(images: pd.DataFrame) -> np.ndarray:
+    return (images.groupby("item")["view"].transform("nunique") == 1).to_numpy()
+
+
+def _pooled(logs: np.ndarray, items: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(I, C) probabilities of items, from logs (N, C) of their images, the numbers of their items and weights (N,)."""
+    means = np.zeros((items.max() + 1, logs.shape[1]))
+    np.add.at(means, items, logs * weights[:, None])
+    means /= np.bincount(items)[:, None]
+    powers = np.exp(means - means.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)

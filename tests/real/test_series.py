@@ -31,7 +31,7 @@ def printed(notebook):
 
 
 def test_on_caltech_the_knowledge_of_imagenet_is_worth_forty_points(tmp_path):
-    short = {"train_per_class": 10, "validation_per_class": 3, "head_copies": 1, "baseline_epochs": 5, "sizes": []}
+    short = {"train_per_class": 10, "validation_per_class": 3, "head_copies": 1, "baseline_epochs": 3, "sizes": []}
     archive = tmp_path / "models.zip"
     options = short | {"fine_tuning_epochs": 1, "output_archive": str(archive)} | MOBILENET
     run(tmp_path, "04-BaselineVsVGG16", "caltech101.zip", **options)
@@ -43,7 +43,7 @@ def test_on_caltech_the_knowledge_of_imagenet_is_worth_forty_points(tmp_path):
 
 def test_on_trashnet_a_hundred_photos_a_class_are_enough_for_four_in_five(tmp_path):
     archive = tmp_path / "model.zip"
-    short = {"fine_tuning_epochs": 2, "sizes": [25], "output_archive": str(archive)}
+    short = {"fine_tuning_epochs": 1, "sizes": [], "output_archive": str(archive)}
     ran = printed(run(tmp_path, "05-TrashNet", "trashnet.zip", **short, **MOBILENET))
     assert "In more than one split: 0 items or groups of look-alikes" in ran
     assert "ValueError: The train split is empty" in ran

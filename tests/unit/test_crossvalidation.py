@@ -46,9 +46,14 @@ def test_items_that_look_the_same_are_never_tested_by_a_network_that_has_seen_on
 
 
 @pytest.mark.parametrize("folds", [2, 10])
-def test_too_few_or_too_many_folds_are_refused(many, folds):
+def test_too_few_or_too_many_folds_are_refused_at_once(many, folds):
     with pytest.raises(ValueError, match=f"folds={folds} must be from 3 to 9"):
-        next(crossvalidation.divide(many, folds, 1, seed=0))
+        crossvalidation.divide(many, folds, 1, seed=0)
+
+
+def test_no_repeats_are_refused_at_once(many):
+    with pytest.raises(ValueError, match="repeats=0 must be 1 or more"):
+        crossvalidation.divide(many, 3, 0, seed=0)
 
 
 def candidate(phases, **extras):
