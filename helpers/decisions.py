@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from helpers.calibration import NEVER
+
 PASS, INSPECT, REJECT = "pass", "inspect", "reject"
-NEVER = 2.0  # a threshold that no probability reaches; JSON, in which cards are written, knows no infinity
 _MOST_THRESHOLDS = 400  # that are tried: as many quantiles of the probabilities
 
 
