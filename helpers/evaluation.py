@@ -88,11 +88,13 @@ def class_scores(predicted: pd.DataFrame, classes: list[str], seed: int) -> pd.D
 
 
 def as_text(table: pd.DataFrame) -> pd.DataFrame:
-    """The table for reading: each figure with its ends in one column, as in "0.87 (0.76 to 0.94)"."""
+    """The table for reading: each figure with its ends, where it has any, in one column: "0.87 (0.76 to 0.94)"."""
     shown = table.copy()
     for name in [name for name in table if f"{name} low" in table]:
         columns = zip(table[name], table[f"{name} low"], table[f"{name} high"], strict=True)
-        shown[name] = [f"{value:.2f} ({low:.2f} to {high:.2f})" for value, low, high in columns]
+        shown[name] = [
+            f"{value:.2f}" + (f" ({low:.2f} to {high:.2f})" if np.isfinite(low) else "") for value, low, high in columns
+        ]
         shown = shown.drop(columns=[f"{name} low", f"{name} high"])
     return shown
 

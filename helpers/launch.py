@@ -27,6 +27,7 @@ from helpers.networks import Model
 from helpers.recipes import Phase, Recipe
 
 _DEFAULTS = {"phases": [("head", "head", 4), ("fine-tuning", "last stage", 12, 2e-4)], "batch_size": 16, "seed": 0}
+_FROM_NOTHING = {"phases": [("from nothing", "all", 24, 1e-3)], "keep_norms": False}  # no stage is worth keeping
 
 
 def fit_together(
@@ -98,7 +99,7 @@ def _fit(wanted: argparse.Namespace, device: torch.device) -> None:
     if unknown := set(wanted.crop) - set(empty):
         raise ValueError(f"--crop: no view is called {', '.join(unknown)}; there are {', '.join(empty)}")
     dataset = crops.find(dataset, {view: empty[view] for view in wanted.crop}, size[1] / size[0])
-    fields = _DEFAULTS | wanted.recipe
+    fields = _DEFAULTS | (_FROM_NOTHING if wanted.weights == "none" else {}) | wanted.recipe
     recipe = Recipe(**fields | {"phases": [Phase(*phase) for phase in fields["phases"]]})
     views = wanted.views or dataset.views or [""]
     folder = wanted.work or wanted.output_archive.with_suffix(".work")

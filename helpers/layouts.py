@@ -103,7 +103,10 @@ def _read_classes(photos: list[_Photo]) -> tuple[list[tuple], list[tuple[str, st
 
 
 def _check_classes(fits: list[_Photo], photos: list[_Photo]) -> None:
-    """A folder name below several others may be a class of several batches or a view: we do not guess."""
+    """A folder name below several others may be a class of several batches or a view, one within a class a part of it.
+
+    We do not guess.
+    """
     if not fits:
         raise LayoutError(_unknown([photo.source for photo in photos], "no photo stands in a class folder"))
     parents: dict[tuple[int, str], set[tuple[str, ...]]] = defaultdict(set)
@@ -114,6 +117,14 @@ def _check_classes(fits: list[_Photo], photos: list[_Photo]) -> None:
             first, second = sorted("/".join(folders) for folders in above)[:2]
             reason = f"the folder {label!r} stands below both {first!r} and {second!r}: is it a class, or a view?"
             raise LayoutError(_unknown([photo.source for photo in photos], reason))
+    classes = {photo.folders for photo in fits}
+    for inner in sorted(classes):
+        for depth in range(1, len(inner)):
+            if inner[:depth] in classes:
+                reason = (
+                    f"the folder {inner[-1]!r} stands in the class {inner[depth - 1]!r}: is it a class, or part of it?"
+                )
+                raise LayoutError(_unknown([photo.source for photo in photos], reason))
 
 
 def _parse(name: str, *, divided: bool) -> _Photo:

@@ -64,7 +64,8 @@ def _open_body(attributes: str) -> str:
 
 def _check_executed(path: Path, notebook: nbformat.NotebookNode) -> None:
     code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
-    if not code or any(cell.execution_count is None for cell in code):
+    failed = any(output.output_type == "error" for cell in code for output in cell.outputs)
+    if not code or failed or any(cell.execution_count is None for cell in code):
         raise ValueError(f"{path} was not run to its end: run it with papermill first")
 
 

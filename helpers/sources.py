@@ -121,8 +121,8 @@ def _published(name: str, folder: Path) -> Path:
 
 
 def _unpacked(name: str, path: Path, folder: Path) -> Path:
-    """The photos of a published file as a zip of class folders, made once."""
-    target = folder / f"{name}.zip"
+    """The photos of a published file as a zip of class folders, made once; beside it, whatever that is called."""
+    target = folder / f"{name}-photos.zip"
     if target.exists():
         return target
     if not pooch.hashes.hash_matches(path, PUBLISHED[name].checksum):

@@ -49,13 +49,17 @@ def bootstrap(
     """The interval of any figure, from what it is when whole groups are drawn anew, with replacement.
 
     statistic: of row numbers (M,), a figure or an array of them; the ends are of the same shape. Rounds in which a
-    figure is NaN, for it is not defined there, do not count for it; the ends are NaN where it never is.
+    figure is NaN, for it is not defined there, do not count for it; the ends are NaN where it never is, and where all
+    is one group.
     groups: (N,), what belongs together of the N rows, such as items.
     Source: Efron (1979), Bootstrap Methods (percentiles).
     """
     _, numbers = np.unique(np.asarray(groups), return_inverse=True)
     order, sizes = np.argsort(numbers, kind="stable"), np.bincount(numbers)
     members = np.split(order, sizes.cumsum()[:-1])
+    if len(sizes) < 2:  # drawn anew, it would always be the same
+        nothing = np.full(np.shape(statistic(order)), np.nan)[()]
+        return Interval(nothing, nothing)
     generator = np.random.default_rng(seed)
     found = []
     for _ in range(rounds):

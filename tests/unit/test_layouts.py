@@ -181,12 +181,26 @@ def test_the_order_of_the_names_does_not_matter():
         (["train/cat/1.jpg", "test/cat/2.jpg"], "found 1 label folder(s)", ["  train/cat/1.jpg  (1 files)"]),
         (["train/1.jpg", "test/2.jpg"], "no photo stands in a class folder", ["  train/1.jpg  (1 files)"]),
         (
+            ["set/cat/1.jpg", "set/cat/odd/2.jpg", "set/dog/3.jpg"],
+            "the folder 'odd' stands in the class 'cat': is it a class, or part of it?",
+            ["  set/cat/1.jpg  (1 files)", "  set/cat/odd/2.jpg  (1 files)", "  set/dog/3.jpg  (1 files)"],
+        ),
+        (
             ["cat/top/1.jpg", "dog/top/2.jpg", "dog/top/3.jpg"],
             "the folder 'top' stands below both 'cat' and 'dog': is it a class, or a view?",
             ["  dog/top/2.jpg  (2 files)", "  cat/top/1.jpg  (1 files)"],
         ),
     ],
-    ids=["empty", "no photo", "no folder", "one label", "one label divided", "splits alone", "views named otherwise"],
+    ids=[
+        "empty",
+        "no photo",
+        "no folder",
+        "one label",
+        "one label divided",
+        "splits alone",
+        "a class in a class",
+        "otherwise",
+    ],
 )
 def test_an_unknown_layout_is_answered_with_what_was_found_and_what_is_expected(names, reason, found):
     message = refusal(names)

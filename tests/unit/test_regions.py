@@ -65,7 +65,8 @@ def test_a_region_that_was_cut_off_is_counted_as_missed():
     seen[:, :2], box[:, 3] = True, True
     (row,) = regions.region_table(seen.astype(float), {"box": box}, seen).to_dict("records")
     assert (row["attribution"], row["area"], row["photo_area"]) == (0, 0, 0.25)
-    (mean,) = regions.summary(pd.DataFrame([row | {"item": "a"}]), ["region"], seed=0).to_dict("records")
+    rows = pd.DataFrame([row | {"item": item} for item in "ab"])
+    (mean,) = regions.summary(rows, ["region"], seed=0).to_dict("records")
     assert (mean["times"], mean["times low"], mean["photo_times"]) == (0, 0, 0)
 
 

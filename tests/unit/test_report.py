@@ -86,6 +86,7 @@ def test_pages_stand_in_the_order_in_which_they_are_given(notebook, tmp_path):
     [
         [executed("1"), new_code_cell("2")],
         [new_markdown_cell("# Prose alone")],
+        [executed("1"), executed("1 / 0", [new_output("error", ename="ZeroDivisionError", evalue="", traceback=[])])],
     ],
 )
 def test_a_notebook_that_was_not_run_to_its_end_is_refused(tmp_path, cells):

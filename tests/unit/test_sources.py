@@ -5,6 +5,7 @@ import tarfile
 import threading
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
@@ -126,6 +127,21 @@ def test_a_published_set_comes_from_its_next_address_and_is_unpacked_once(publis
     assert sources.obtain("reds", "", tmp_path, seed=0) == path
 
 
+@pytest.mark.parametrize("name", [name for name, entry in sources.PUBLISHED.items() if entry.unpack])
+def test_what_is_unpacked_does_not_take_the_place_of_what_was_fetched(name, tmp_path, monkeypatch):
+    def fetched(address, checksum, folder):
+        path = folder / PurePosixPath(address).name
+        write_zip(path, [("raw", b"")])
+        return path
+
+    entry = sources.PUBLISHED[name]._replace(unpack=lambda path: [("ant/1.jpg", path.read_bytes())])
+    monkeypatch.setitem(sources.PUBLISHED, name, entry)
+    monkeypatch.setattr(sources, "download", fetched)
+    monkeypatch.setattr(sources.pooch.hashes, "hash_matches", lambda path, checksum: True)
+    with Archive(sources.obtain(name, "", tmp_path, seed=0)) as archive:
+        assert archive.names == ["ant/1.jpg"]
+
+
 def test_a_published_set_that_cannot_be_had_names_every_address(published, tmp_path, monkeypatch):
     addresses = (published.addresses[0], published.addresses[0].replace("missing", "half"))
     monkeypatch.setitem(sources.PUBLISHED, "reds", published._replace(addresses=addresses))
@@ -141,7 +157,7 @@ def test_a_published_file_got_by_hand_is_unpacked_if_it_is_whole(published, cont
     with pytest.raises(ArchiveError, match="is not the published file of reds, or a part of it: download it again"):
         sources.obtain(str(by_hand), "", tmp_path, seed=0)
     by_hand.write_bytes(content)
-    assert sources.obtain(str(by_hand), "", tmp_path, seed=0) == tmp_path / "downloads" / "reds.zip"
+    assert sources.obtain(str(by_hand), "", tmp_path, seed=0) == tmp_path / "downloads" / "reds-photos.zip"
 
 
 def tar(files):

@@ -98,6 +98,14 @@ def test_the_bootstrap_covers_the_truth_about_as_often_as_it_says():
     assert 0.88 <= np.mean(covered) <= 0.98
 
 
+def test_one_group_has_no_interval():
+    values = np.array([[0.2, 1.0], [0.4, 1.0]])
+    low, high = uncertainty.bootstrap(lambda rows: values[rows].mean(0), ["a", "a"], seed=0)
+    assert np.isnan([low, high]).all()
+    assert np.shape(low) == (2,)
+    assert np.isnan(uncertainty.bootstrap(lambda rows: values[rows, 0].mean(), ["a", "a"], seed=0)).all()
+
+
 def test_holm_raises_the_lowest_most_and_keeps_the_order():
     assert uncertainty.holm([0.04, 0.01, 0.03]).tolist() == pytest.approx([0.06, 0.03, 0.06])
     assert uncertainty.holm([0.9, 0.8]).tolist() == [1, 1]
