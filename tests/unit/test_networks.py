@@ -290,7 +290,7 @@ def test_the_origin_names_the_file_by_its_digest(tmp_path):
 
 def test_a_card_says_what_the_network_is_and_on_what_data(card, dataset):
     assert card == {
-        "format_version": 6,
+        "format_version": 7,
         "architecture": "small_cnn",
         "classes": ["blue", "red"],
         "views": ["side", "top"],
@@ -357,9 +357,9 @@ def test_the_same_networks_give_the_same_bytes(small, card, comparison, tmp_path
 @pytest.mark.parametrize(
     ("member", "data", "message"),
     [
-        ("card.json", b'{"format_version": 5}', r"one has format 5, not 6: make it again, with the notebook"),
+        ("card.json", b'{"format_version": 5}', r"one has format 5, not 7: make it again, with the notebook"),
         ("card.json", b"{", r"one cannot be read .*make it again, with the notebook that wrote it"),
-        ("card.json", b'{"format_version": 6}', r"one cannot be read \('architecture'\)"),
+        ("card.json", b'{"format_version": 7}', r"one cannot be read \('architecture'\)"),
         ("model.safetensors", b"no tensors", r"one cannot be read .*make it again, with the notebook that wrote it"),
         ("model.safetensors", safetensors.torch.save({"0.weight": torch.zeros(1)}), r"one cannot be read"),
     ],
