@@ -14,12 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 ARCHITECTURES = ["mobilenet_v2", "squeezenet1_1"]
 
-pytestmark = [
-    pytest.mark.xdist_group("packages"),  # all use the archives of one run
-    pytest.mark.skipif(
-        not (SHARED / "data" / "packages-raw-data.zip").exists(), reason="the real packages are not beside the clone"
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    not (SHARED / "data" / "packages-raw-data.zip").exists(), reason="the real packages are not beside the clone"
+)
 
 
 @pytest.fixture(scope="module")
