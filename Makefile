@@ -65,8 +65,9 @@ test-notebooks: $(READY)
 		xargs -P 2 -I{} bash -c '$(BIN)/python -m pytest --nbmake notebooks/{}-*.ipynb'
 
 test-real: $(READY)
-	@echo "The notebooks on the real sets of ../shared, two at a time"
-	@OMP_NUM_THREADS=$$(( ($$(getconf _NPROCESSORS_ONLN) + 1) / 2 )) $(EXPORT) $(BIN)/python -m pytest -n 2 --dist loadfile tests/real
+	@echo "The notebooks on the real sets of ../shared, two at a time, the longest first"
+	@printf '%s\n' packages cifar caltech trashnet | $(EXPORT) OMP_NUM_THREADS=$$(( ($$(getconf _NPROCESSORS_ONLN) + 1) / 2 )) \
+		xargs -P 2 -I{} bash -c '$(BIN)/python -m pytest tests/real/test_{}.py'
 
 # make test-oldest  the unit tests with the oldest versions that pyproject.toml admits, in an environment of their own
 test-oldest: $(READY)

@@ -162,9 +162,8 @@ def _left_out(table: pd.DataFrame) -> tuple[np.ndarray, list[np.ndarray], list[t
     for source in sources[torn]:
         findings.append((source, "its item stands under two labels", LEFT_OUT))
     keep[torn] = False
-    for _, same in table[~torn].groupby("raw_sha256"):
-        if len(same) == 1:
-            continue
+    whole = table[~torn]
+    for _, same in whole[whole["raw_sha256"].duplicated(keep=False)].groupby("raw_sha256"):
         first, *copies = same.sort_values("annotated", ascending=False, kind="stable").index
         if same["label"].nunique() > 1:
             reason, left = "the same photo stands under two labels: " + ", ".join(sources[same.index]), same.index

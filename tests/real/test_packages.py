@@ -1,37 +1,27 @@
 """Notebooks 01 to 03 on the real packages, with real ImageNet weights. Runs where the data lies beside the clone."""
 
 import io
-from pathlib import Path
 
 import pandas as pd
-import papermill
 import pytest
+from sets import SHARED, beside, raw, run
 
 from helpers import catalog
 from helpers.archives import Archive
 
-ROOT = Path(__file__).resolve().parents[2]
-SHARED = ROOT.parent / "shared"
 ARCHITECTURES = ["mobilenet_v2", "squeezenet1_1"]
 
-pytestmark = pytest.mark.skipif(
-    not (SHARED / "data" / "packages-raw-data.zip").exists(), reason="the real packages are not beside the clone"
-)
+pytestmark = beside
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """The archives that the three notebooks leave."""
     folder = tmp_path_factory.mktemp("real")
-
-    def run(name, **parameters):
-        papermill.execute_notebook(
-            ROOT / "notebooks" / f"{name}.ipynb", folder / f"{name}.ipynb", parameters, progress_bar=False
-        )
-
     data, models = str(folder / "data.zip"), str(folder / "models.zip")
-    run("01-DataPreparation", raw_data=str(SHARED / "data" / "packages-raw-data.zip"), output_archive=data)
+    run(folder, "01-DataPreparation", **raw("packages-raw-data.zip"), output_archive=data)
     run(
+        folder,
         "02-ModelTraining",
         data_archive=data,
         output_archive=models,
@@ -45,6 +35,7 @@ def folder(tmp_path_factory):
         folds_table=str(folder / "folds.csv"),
     )
     run(
+        folder,
         "03-ModelInterpretability",
         data_archive=data,
         models_archive=models,

@@ -1,0 +1,25 @@
+"""Notebook 05 on TrashNet, cut short. Runs where the data lies beside the clone."""
+
+from sets import MOBILENET, beside, raw, run
+
+from helpers import networks
+
+pytestmark = beside
+
+
+def printed(notebook):
+    """All that the cells of an executed notebook printed."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return "".join(output.get("text", "") for output in outputs)
+
+
+def test_on_trashnet_a_hundred_photos_a_class_are_enough_for_four_in_five(tmp_path):
+    archive = tmp_path / "model.zip"
+    short = {"fine_tuning_epochs": 1, "sizes": [], "output_archive": str(archive)}
+    ran = printed(run(tmp_path, "05-TrashNet", **raw("trashnet.zip"), **short, **MOBILENET))
+    assert "In more than one split: 0 items or groups of look-alikes" in ran
+    assert "ValueError: The train split is empty" in ran
+    card = networks.load_models(archive)["mobilenet_v2"].card
+    assert card["metrics"]["accuracy"] > 0.8
+    assert 0.1 < card["temperature"] < 5
+    assert 0 < card["threshold"] < 1
