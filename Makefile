@@ -96,7 +96,7 @@ results-series: $(READY)
 # make bench PHOTOS=trashnet.zip WEIGHTS=mobilenet_v2.pth CIFAR=cifar10.zip  speed against others, docs/benchmarks.md (an hour)
 bench: $(READY)
 	@PATH="$$PATH:$(CURDIR)/$(BIN)" uv pip install --python $(BIN)/python --quiet --constraint constraints.txt --editable '.[bench]'
-	@$(EXPORT) $(BIN)/python benchmarks/speed.py '$(PHOTOS)' '$(WEIGHTS)' --cifar '$(CIFAR)' $(if $(PARTS),--parts $(PARTS))
+	@$(EXPORT) $(BIN)/python benchmarks/speed.py '$(PHOTOS)' '$(WEIGHTS)' $(if $(CIFAR),--cifar '$(CIFAR)') $(if $(PARTS),--parts $(PARTS))
 
 # make bench-large  time and memory for 1,000 to 100,000 images, docs/large-sets.md
 bench-large: $(READY)

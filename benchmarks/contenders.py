@@ -19,8 +19,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from helpers import attribution, catalog, compute, images, networks, predict, session, training
-from helpers.archives import Archive, write_zip
-from helpers.checks import threaded
+from helpers.archives import Archive, threaded, write_zip
 from helpers.images import Examples
 from helpers.recipes import Phase, Recipe
 

@@ -9,13 +9,11 @@ import argparse
 from pathlib import Path
 
 import pandas as pd
-import papermill
 import yaml
-from pages import machine, markdown, put_section
+from pages import machine, markdown, put_section, run
 
 from helpers import crossvalidation, evaluation, regions, session
 
-NOTEBOOKS = session.root() / "notebooks"
 PAGE = """The set of "Industrial Quality Control of Packages": {items} packages, each seen by two cameras; {annotated}
 of them have damage boxes. {networks} from ImageNet; parameters of notebook 02: {recipe}.
 
@@ -52,24 +50,15 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=session.root() / "transfer" / "results")
     wanted = parser.parse_args()
     folder = wanted.folder / "packages"
-    folder.mkdir(parents=True, exist_ok=True)
-    names = ("data.zip", "models.zip", "folds.csv", "attribution.csv", "labels-to-review.csv")
-    data, models, folds, table, review = (str(folder / name) for name in names)
-    training = {"data_archive": data, "output_archive": models, "folds_table": folds, "review_table": review}
-    training |= {"architectures": list(wanted.weights), "weights": wanted.weights} | wanted.training
-    explaining = {"data_archive": data, "models_archive": models, "output_table": table, "images_per_view": 20}
-    run("01-DataPreparation", data, {"raw_data": str(wanted.raw_data.resolve()), "output_archive": data})
+    data, models, folds, table = (folder / name for name in ("data.zip", "models.zip", "folds.csv", "attribution.csv"))
+    training = {"architectures": list(wanted.weights), "weights": wanted.weights} | wanted.training
+    training |= {"data_archive": str(data), "output_archive": str(models), "folds_table": str(folds)}
+    training |= {"review_table": str(folder / "labels-to-review.csv")}
+    explaining = {"data_archive": str(data), "models_archive": str(models), "output_table": str(table)}
+    run("01-DataPreparation", data, {"raw_data": str(wanted.raw_data.resolve()), "output_archive": str(data)})
     run("02-ModelTraining", models, training)
-    run("03-ModelInterpretability", table, explaining)
+    run("03-ModelInterpretability", table, explaining | {"images_per_view": 20})
     write(pd.read_csv(folds, dtype={"item": str}), pd.read_csv(table, dtype={"item": str}), wanted)
-
-
-def run(name: str, result: str, parameters: dict) -> None:
-    """Run a notebook, if its result is not there yet; the executed one lies beside it."""
-    if not Path(result).exists():
-        print(name, flush=True)
-        output = Path(result).with_name(f"{name}.ipynb")
-        papermill.execute_notebook(NOTEBOOKS / f"{name}.ipynb", output, parameters, progress_bar=False)
 
 
 def write(answers: pd.DataFrame, attribution: pd.DataFrame, wanted: argparse.Namespace) -> None:

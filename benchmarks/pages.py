@@ -1,14 +1,36 @@
-"""Pages of docs/ that several commands write to, a section each."""
+"""What the commands that write docs/ share: notebooks that are run once, and pages with a section for each."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import re
 from pathlib import Path
 
 import pandas as pd
+import papermill
+
+from helpers import session
+
+NOTEBOOKS = session.root() / "notebooks"
+
+
+def run(notebook: str, result: Path, parameters: dict) -> None:
+    """Run a notebook, if its result is not there yet; the executed one lies beside it.
+
+    Raises SystemExit where the result was made with other parameters, which the page would not tell.
+    """
+    noted, asked = result.with_name(f"{result.name}.json"), json.dumps(parameters, indent=2)
+    if not result.exists():
+        print(f"{notebook} into {result}", flush=True)
+        result.parent.mkdir(parents=True, exist_ok=True)
+        noted.write_text(asked, encoding="utf-8")
+        output = result.with_name(f"{notebook}-{result.stem}.ipynb")
+        papermill.execute_notebook(NOTEBOOKS / f"{notebook}.ipynb", output, parameters, progress_bar=False)
+    elif not noted.exists() or noted.read_text(encoding="utf-8") != asked:
+        raise SystemExit(f"{result} was made with other parameters: remove {result.parent} to measure anew")
 
 
 def put_section(page: Path, title: str, text: str) -> None:

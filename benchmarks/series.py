@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pandas as pd
 import papermill
-from pages import machine, markdown, put_section
+from pages import NOTEBOOKS, machine, markdown, put_section, run
 
 from helpers import session
 from helpers.archives import Archive
 from helpers.photos import EXTENSIONS
 
-NOTEBOOKS = session.root() / "notebooks"
 CALTECH = """{held}: {images} test photos of 101 classes that
 none of the networks has seen, {train} of each class to learn from where there are enough;
 MobileNetV2 from ImageNet ({recipe}), the baseline from nothing.
@@ -74,18 +73,6 @@ def main() -> None:
         put_section(page, "CIFAR-10 from nothing", cifar(wanted, where))
 
 
-def run(folder: Path, notebook: str, archive: str, parameters: dict) -> Path:
-    """The archive that a notebook wrote; what was run before is kept."""
-    path = folder / archive
-    folder.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        print(f"{notebook} into {path}", flush=True)
-        output = folder / f"{path.stem}.ipynb"
-        parameters = parameters | {"output_archive": str(path)}
-        papermill.execute_notebook(NOTEBOOKS / f"{notebook}.ipynb", output, parameters, progress_bar=False)
-    return path
-
-
 def held(path: Path, published: int) -> str:
     """How much of the published set an archive of photos holds."""
     with Archive(path) as archive:
@@ -104,7 +91,8 @@ def caltech(wanted: argparse.Namespace, start: dict, where: str) -> str:
     """The section on notebook 04."""
     how = {"train_per_class": 22, "validation_per_class": 3, "sizes": [5, 10, 15], "seed": 0}
     how |= CALTECH_RECIPE | {"head_copies": 1, "batch_size": 16} | start
-    path = run(wanted.folder, "04-BaselineVsVGG16", "caltech.zip", {"raw_data": str(wanted.caltech.resolve())} | how)
+    path = wanted.folder / "caltech.zip"
+    run("04-BaselineVsVGG16", path, how | {"raw_data": str(wanted.caltech.resolve()), "output_archive": str(path)})
     table = comparison(path).rename_axis("way")
     by_size = pd.read_csv(path.with_name("caltech-by-size.csv"))
     by_size["images"] = by_size["images"].round().astype(int)
@@ -133,7 +121,8 @@ def trashnet(wanted: argparse.Namespace, start: dict, where: str) -> str:
     how = {"raw_data": str(wanted.trashnet.resolve()), "photos_per_class": 0, **start, **TRASHNET_RECIPE}
     tables = []
     for seed in range(wanted.seeds):
-        path = run(wanted.folder, "05-TrashNet", f"trashnet-{seed}.zip", how | {"seed": seed})
+        path = wanted.folder / f"trashnet-{seed}.zip"
+        run("05-TrashNet", path, how | {"seed": seed, "output_archive": str(path)})
         tables.append(comparison(path).assign(seed=seed))
     table = pd.concat(tables).set_index("seed")
     text = table.apply(figure, axis=1, name="accuracy").to_frame("test accuracy")
@@ -156,8 +145,9 @@ def cifar(wanted: argparse.Namespace, where: str) -> str:
     """The section on notebooks 06 and 07."""
     data, paths = {"raw_data": str(wanted.cifar.resolve())}, {}
     for name, most in CIFAR_EPOCHS.items():  # each alone: a run that was broken off goes on with the next
-        how = data | {"epochs": {name: most}}
-        paths[name] = run(wanted.folder, "06-CIFAR10-Training", f"cifar10-{name}.zip", how)
+        paths[name] = wanted.folder / f"cifar10-{name}.zip"
+        how = data | {"epochs": {name: most}, "output_archive": str(paths[name])}
+        run("06-CIFAR10-Training", paths[name], how)
     table = pd.concat(comparison(path) for path in paths.values())
     predicting = data | {"model_archive": str(paths["fast_resnet"])}
     answered = {"output_table": str(wanted.folder / "cifar10-predictions.csv")}

@@ -81,14 +81,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of each comparison")
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
     wanted = parser.parse_args()
+    if "small" in wanted.parts and not wanted.cifar:
+        parser.error("the part small needs --cifar, or give --parts without it")
     session.keep_memory()
     where = machine("torch", "torchvision", "captum", "fastai")
     with tempfile.TemporaryDirectory() as folder, Archive(wanted.photos) as archive:
         dataset = contenders.lay_out(archive, contenders.split_photos(archive), Path(folder))
         bench = Bench(dataset, Path(folder), wanted.weights, wanted.cifar, wanted.rounds)
         for part in wanted.parts:
-            title, run = PARTS[part]
-            put_section(DOCS / "benchmarks.md", title, f"{run(bench)}\n\n{where}; medians of {wanted.rounds} rounds.")
+            title, run, medians = PARTS[part]
+            facts = f"{where}; medians of {medians.format(rounds=wanted.rounds)}"
+            put_section(DOCS / "benchmarks.md", title, f"{run(bench)}\n\n{facts}.")
 
 
 def compare(columns: list[str], rounds: int, runs: dict[str, Callable[[], tuple]]) -> str:
@@ -160,7 +163,7 @@ def attribution(bench: Bench) -> str:
     labels = dataset.catalog["label"].map(dataset.classes.index).to_numpy()
     torch.manual_seed(0)
     network = networks.build("mobilenet_v2", len(dataset.classes), str(bench.weights))
-    learned = [images.rows_where(dataset.catalog, split=split) for split in ("train", "validation")]
+    learned = [catalog.rows_where(dataset.catalog, split=split) for split in ("train", "validation")]
     training.train(network, Examples(pixels, labels, *learned), HEAD, CPU, cache=bench.folder / "work", report=len)
     what = (network, pixels[-32:], labels[-32:])
     runs = {
@@ -172,8 +175,6 @@ def attribution(bench: Bench) -> str:
 
 def small(bench: Bench) -> str:
     """An epoch of a small network on small pictures, from memory and from a DataLoader."""
-    if bench.cifar is None:
-        raise SystemExit("The part small needs --cifar: a zip of CIFAR-10 in class folders")
     with Archive(bench.cifar) as archive:
         files = contenders.lay_out_small(archive, bench.folder / "small")
     decoding, pixels, labels = contenders.decode_small(files)
@@ -200,12 +201,12 @@ def kept(bench: Bench) -> str:
 
 
 PARTS = {
-    "training": ("Training", trained),
-    "vgg": ("Last block and head of VGG16", vgg),
-    "attribution": ("Integrated Gradients", attribution),
-    "small": ("Small pictures", small),
-    "precision": ("Precision on this CPU", precision),
-    "memory": ("Memory that is kept", kept),
+    "training": ("Training", trained, "{rounds} rounds"),
+    "vgg": ("Last block and head of VGG16", vgg, "{rounds} rounds"),
+    "attribution": ("Integrated Gradients", attribution, "{rounds} rounds"),
+    "small": ("Small pictures", small, "{rounds} rounds"),
+    "precision": ("Precision on this CPU", precision, "3 steps"),
+    "memory": ("Memory that is kept", kept, "3 steps in each of {rounds} rounds"),
 }
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +25,7 @@ from helpers.images import Examples, augment, batches, chances, normalize
 MOST_COPIES = 3  # of each image: more add little to what is learned, and each costs a pass of the frozen part
 _BATCH_SIZE = 32
 _HALF_MAX = torch.finfo(torch.float16).max
+_FILES = "activations-"
 _FORMAT = 2  # raise it when the same key would give other values
 
 Function = Callable[[torch.Tensor], torch.Tensor]
@@ -79,10 +81,10 @@ def prepare(
         return _live(lambda images: images, examples, setting, copies or epochs)
     wanted = copies_wanted(epochs, copies)
     run = compute.inference(frozen, setting.device)
-    needed, free = _bytes_needed(run, examples, setting, wanted), _free_bytes(setting.cache)
-    if wanted and needed <= max(setting.memory_bytes, free / 2):
+    needed, room = _bytes_needed(run, examples, setting, wanted), distributed.from_first(_room(setting.cache))
+    if wanted and needed <= max(setting.memory_bytes, room / 2):
         return inputs_from(remember(frozen, examples, setting, wanted, report), examples, setting)
-    why = f"{wanted} copies take {_gib(needed)}, and {_gib(free)} are free" if wanted else "as asked"
+    why = f"{wanted} copies take {_gib(needed)}, and {_gib(room)} are free" if wanted else "as asked"
     report(f"The frozen part runs anew in every epoch: {why}")
     return _live(run, examples, setting, copies or epochs)
 
@@ -164,18 +166,18 @@ def _remember(run: Function, source: tuple[Array, np.ndarray], setting: Setting,
     images, rows = source
     shape = (copies * len(rows), *_shape(run, images, setting))
     facts = [_FORMAT, digest, *setting[:3], shape, setting.device.type, torch.__version__]
-    name = f"activations-{_pixels_digest(images, rows, json.dumps(facts))[:32]}.npy" if digest else ""
-    file = setting.cache / name
-    distributed.wait()  # all processes must find the file, or none
     parts = _compute(run, images, rows, setting, copies)
-    if not digest or distributed.is_first_here():
-        array = arrays.collect(parts, shape, np.float16, file, memory_bytes=0 if digest else setting.memory_bytes)
-    else:
-        array = arrays.FileArray(file, shape)
-        for _ in () if file.exists() else parts:
-            pass  # the first process on this machine writes them
+    if not digest:
+        return arrays.collect(parts, shape, np.float16, setting.cache, setting.memory_bytes)
+    file = setting.cache / f"{_FILES}{_pixels_digest(images, rows, json.dumps(facts))[:32]}.npy"
+    absent = not file.exists()
+    if distributed.total(torch.tensor(int(absent), device=setting.device)):  # on this machine or on another one
+        if absent and distributed.is_first_here():
+            arrays.collect(parts, shape, np.float16, file, memory_bytes=0)
+        else:
+            deque(parts, maxlen=0)  # has a part in what others write
     distributed.wait()
-    return array
+    return arrays.FileArray(file, shape)
 
 
 def _compute(run: Function, images: Array, rows: np.ndarray, setting: Setting, copies: int) -> Iterator[torch.Tensor]:
@@ -219,10 +221,15 @@ def _pixels_digest(images: Array, rows: np.ndarray, facts: str) -> str:
     return digest.hexdigest()
 
 
-def _free_bytes(folder: Path) -> int:
+def _room(folder: Path) -> int:
+    """Bytes that are free for files in the folder, or taken by those of an earlier run, which this one may go on with.
+
+    So a run that goes on decides as it did when it began.
+    """
+    held = sum(file.stat().st_size for file in folder.glob(f"{_FILES}*"))
     while not folder.exists():
         folder = folder.parent
-    return shutil.disk_usage(folder).free
+    return shutil.disk_usage(folder).free + held
 
 
 def _gib(size: int) -> str:

@@ -9,12 +9,18 @@ import os
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 MAX_MEMBER_BYTES = 2 * 2**30
 MAX_TOTAL_BYTES = 256 * 2**30
+_AHEAD = 64  # results of threads that may wait to be taken
 _TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold: the same input gives the same bytes
+
+Task, Result = TypeVar("Task"), TypeVar("Result")
 
 
 class ArchiveError(ValueError):
@@ -99,6 +105,17 @@ def write_zip(path: str | Path, members: Iterable[tuple[str, bytes]]) -> Path:
             member.external_attr = 0o644 << 16
             target.writestr(member, data)
     return path
+
+
+def threaded(function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+    """The results in order, computed in threads, which read and decode while others are used: memory stays flat."""
+    with ThreadPoolExecutor() as pool:
+        tasks = iter(tasks)
+        waiting = [pool.submit(function, task) for task in islice(tasks, _AHEAD)]
+        waiting.reverse()
+        while waiting:
+            yield waiting.pop().result()
+            waiting[:0] = [pool.submit(function, task) for task in islice(tasks, 1)]
 
 
 @contextlib.contextmanager

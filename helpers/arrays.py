@@ -14,7 +14,14 @@ import torch
 
 from helpers import archives
 
-MEMORY_BYTES = int(os.environ.get("HELPERS_MEMORY_BYTES", 2**30))  # what one array may take in memory
+
+def _memory_bytes(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(f"HELPERS_MEMORY_BYTES={text} in the environment must be a whole number of bytes")
+    return int(text)
+
+
+MEMORY_BYTES = _memory_bytes(os.environ.get("HELPERS_MEMORY_BYTES", str(2**30)))  # what one array may take in memory
 
 
 @dataclass(frozen=True)

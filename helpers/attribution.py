@@ -101,8 +101,8 @@ def _integrate(
     return values.sum(1)[0].float().cpu().numpy(), abs(delta.item()) / max(abs(change), 1e-6)
 
 
-def internal_batch_size(network: nn.Module, image: torch.Tensor, memory_bytes: int = MEMORY_BYTES) -> int:
-    """How many images may be differentiated at once within `memory_bytes`: measured on one image (1, 3, H, W)."""
+def internal_batch_size(network: nn.Module, image: torch.Tensor) -> int:
+    """How many images may be differentiated at once within MEMORY_BYTES: measured on one image (1, 3, H, W)."""
     kept = 0
 
     def count(tensor: torch.Tensor) -> torch.Tensor:
@@ -112,7 +112,7 @@ def internal_batch_size(network: nn.Module, image: torch.Tensor, memory_bytes: i
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         network(image.detach().clone().requires_grad_(True))
-    return max(1, min(_LARGEST_BATCH[image.device.type == "cpu"], memory_bytes // max(kept, 1)))
+    return max(1, min(_LARGEST_BATCH[image.device.type == "cpu"], MEMORY_BYTES // max(kept, 1)))
 
 
 def explain(

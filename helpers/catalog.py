@@ -6,15 +6,15 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from helpers.archives import Archive, ArchiveError, write_zip
-from helpers.checks import CORRECTED, LEFT_OUT, check_photos, threaded
+from helpers.archives import Archive, ArchiveError, threaded, write_zip
+from helpers.checks import CORRECTED, LEFT_OUT, check_photos
 from helpers.layouts import SPLITS, check_labels, read_layout
 from helpers.photos import decode, encode, fit
 
@@ -209,6 +209,14 @@ def load(path: str | Path) -> Dataset:
     if absent:
         raise ArchiveError(f"{path} lacks {len(absent)} images of its catalog, {min(absent)!r} first: make it again")
     return dataset
+
+
+def rows_where(catalog: pd.DataFrame, **allowed: str | Sequence[str]) -> np.ndarray:
+    """Row numbers of the catalog whose columns have these values: rows_where(catalog, split="test", view=["top"])."""
+    chosen = np.ones(len(catalog), bool)
+    for column, values in allowed.items():
+        chosen &= catalog[column].isin([values] if isinstance(values, str) else values).to_numpy()
+    return np.flatnonzero(chosen)
 
 
 def overlaps(catalog: pd.DataFrame, column: str = "item") -> list[str]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import defusedxml.ElementTree
 import numpy as np
@@ -16,7 +14,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
-from helpers.archives import Archive, ArchiveError
+from helpers.archives import Archive, ArchiveError, threaded
 from helpers.photos import PhotoError, decode
 
 LEFT_OUT, CORRECTED, KEPT, GROUPED = "left out", "corrected", "kept", "kept in one split"
@@ -24,8 +22,6 @@ _THUMB_PX = 16
 _NEAR_MAX, _NEAR_RMS = 0.35, 0.10  # of a thumbnail's own contrast; unrelated photos of one fixed camera differ by > 0.7
 _MOST_PAIRS = 10_000_000  # of candidates, which are held in memory
 _FLAT_CONTRAST = 4.0  # gray levels: below it a picture is a plain surface, and its noise must not be blown up
-
-Row, Result = TypeVar("Row"), TypeVar("Result")
 
 
 class _Look(NamedTuple):
@@ -96,17 +92,6 @@ def read_boxes(data: bytes, width: int, height: int) -> list[list]:
     limits = np.array([width, height] * 2)
     boxes = [[name, *(np.array(box) * scale).clip(0, limits).round().astype(int).tolist()] for name, box in found]
     return [box for box in boxes if box[3] > box[1] and box[4] > box[2]]
-
-
-def threaded(function: Callable[[Row], Result], rows: Iterable[Row], ahead: int = 64) -> Iterator[Result]:
-    """The results in order, computed in threads, with at most `ahead` of them waiting: memory stays flat."""
-    with ThreadPoolExecutor() as pool:
-        rows = iter(rows)
-        waiting = [pool.submit(function, row) for row in islice(rows, ahead)]
-        waiting.reverse()
-        while waiting:
-            yield waiting.pop().result()
-            waiting[:0] = [pool.submit(function, row) for row in islice(rows, 1)]
 
 
 def _look(archive: Archive, row: NamedTuple) -> _Look:

@@ -20,8 +20,8 @@ from PIL import Image
 
 from helpers import backgrounds
 from helpers.cartons import Crop, carton_masks, crop_around, inside, look_like_one_thing, look_like_rectangles
-from helpers.catalog import Dataset
-from helpers.images import crop_to_photo, load_images, rows_where
+from helpers.catalog import Dataset, rows_where
+from helpers.images import crop_to_photo, load_images
 from helpers.photos import encode
 
 _LOOK_PX = (180, 320)  # height and width at which things are looked for

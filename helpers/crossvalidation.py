@@ -13,8 +13,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from helpers import activations, calibration, evaluation, fusing, networks, predict, session, stages, training
 from helpers.arrays import Array
-from helpers.catalog import Dataset
-from helpers.images import Examples, rows_where
+from helpers.catalog import Dataset, rows_where
+from helpers.images import Examples
 from helpers.recipes import Recipe
 
 _VALIDATION_PARTS = 7  # of the items that are not tested, one part validates: what learns is scarce

@@ -1,6 +1,6 @@
 """Several processes, one training run: each takes its part of every batch, and all come to the same result.
 
-Without `torchrun` there is one process, and everything here does nothing.
+Without `torchrun` there is one process, which has the whole of every batch: nothing is shared or waited for.
 Source: Goyal et al. (2017), Accurate, Large Minibatch SGD, for gradients and statistics of the whole batch.
 """
 
@@ -156,12 +156,12 @@ class _BatchNorm(nn.BatchNorm2d):
 
 class _Dropout(nn.Dropout):
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        return _drop(values, values.shape[1:], self.p) if self.training else values
+        return _drop(values, values.shape[1:], self.p) if self.training and self.p else values
 
 
 class _StochasticDepth(StochasticDepth):
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        return _drop(values, (1,) * (values.ndim - 1), self.p) if self.training else values
+        return _drop(values, (1,) * (values.ndim - 1), self.p) if self.training and self.p else values
 
 
 _WHOLE_BATCH = {nn.BatchNorm2d: _BatchNorm, nn.Dropout: _Dropout, StochasticDepth: _StochasticDepth}

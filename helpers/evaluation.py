@@ -75,13 +75,14 @@ def class_scores(predicted: pd.DataFrame, classes: list[str], seed: int) -> pd.D
         matrix = _confusion(part, classes)
         hits, true, called = np.diag(matrix), matrix.sum(1), matrix.sum(0)
         figures = _by_class(matrix)
-        drawn = uncertainty.bootstrap(_of_rows(part, classes, lambda one: _by_class(one)["f1"]), part["item"], seed)
+        values = _of_rows(part, classes, lambda matrix: np.array([*_by_class(matrix).values()]))
+        drawn = np.stack(uncertainty.bootstrap(values, part["item"], seed), -1)  # (3, C, 2)
+        drawn = np.where(np.isnan(drawn), [0.0, 1.0], drawn)
         for number, label in enumerate(classes):
-            ends = {
-                "precision": _share_ends(hits[number], called[number]),
-                "recall": _share_ends(hits[number], true[number]),
-                "f1": uncertainty.Interval(*np.nan_to_num([drawn.low[number], drawn.high[number]], nan=[0.0, 1.0])),
-            }
+            ends = {name: uncertainty.Interval(*own[number]) for name, own in zip(figures, drawn, strict=True)}
+            if part["item"].is_unique:  # shares of cases that count alone
+                ends["precision"] = _share_ends(hits[number], called[number])
+                ends["recall"] = _share_ends(hits[number], true[number])
             own = {name: values[number] for name, values in figures.items()}
             rows.append({"view": view, "label": label} | _columns(own, ends) | {"images": true[number]})
     return pd.DataFrame(rows)

@@ -15,10 +15,9 @@ from PIL import Image
 from torch.nn import functional as F
 
 from helpers import arrays
-from helpers.archives import Archive
+from helpers.archives import Archive, threaded
 from helpers.cartons import Crop, inside
 from helpers.catalog import Dataset
-from helpers.checks import threaded
 from helpers.photos import PhotoError, decode
 
 _DECODING = 4  # raise it when decoding or resizing gives other pixels: then no file of before is found again
@@ -161,14 +160,6 @@ def batches(rows: np.ndarray, size: int, generator: torch.Generator | None = Non
     rows = torch.as_tensor(np.asarray(rows))
     order = torch.randperm(len(rows), generator=generator) if generator else torch.arange(len(rows))
     return list(rows[order].tensor_split(math.ceil(len(rows) / size)))
-
-
-def rows_where(catalog: pd.DataFrame, **allowed: str | Sequence[str]) -> np.ndarray:
-    """Row numbers of the catalog whose columns have these values: rows_where(catalog, split="test", view=["top"])."""
-    chosen = np.ones(len(catalog), bool)
-    for column, values in allowed.items():
-        chosen &= catalog[column].isin([values] if isinstance(values, str) else values).to_numpy()
-    return np.flatnonzero(chosen)
 
 
 def read_image(dataset: Dataset, path: str) -> np.ndarray:

@@ -108,8 +108,9 @@ def _fit(wanted: argparse.Namespace, device: torch.device) -> None:
     if distributed.is_first():
         kept = pd.DataFrame(model.card["history"]).query("kept").tail(1).set_axis([wanted.architecture])
         print(networks.save_models(wanted.output_archive, {wanted.architecture: model}, kept))
-        if not wanted.work:
-            shutil.rmtree(folder)
+    distributed.wait()
+    if not wanted.work and distributed.is_first_here():
+        shutil.rmtree(folder, ignore_errors=True)  # machines that share a disk share the folder
 
 
 def _load_together(dataset: Dataset, height: int, width: int) -> Array:

@@ -42,11 +42,11 @@ class PhotoError(ValueError):
     """A photo that cannot be used; the message says why in a few words."""
 
 
-def decode(data: bytes, name: str = "", *, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, list[str]]:
+def decode(data: bytes, name: str = "") -> tuple[Image.Image, list[str]]:
     """The photo in `data`, upright and in RGB, and notes on what had to be changed for that.
 
     name: the file's name, to compare its extension with what the bytes are.
-    Raises PhotoError where the file is empty, no image, truncated, or has more than `max_pixels`.
+    Raises PhotoError where the file is empty, no image, truncated, or has more than MAX_PIXELS.
     """
     if not data:
         raise PhotoError("empty file")
@@ -55,11 +55,11 @@ def decode(data: bytes, name: str = "", *, max_pixels: int = MAX_PIXELS) -> tupl
     except UnidentifiedImageError:
         raise PhotoError("not an image, or of a kind that is not supported: save it as JPEG or PNG") from None
     except Image.DecompressionBombError:
-        raise PhotoError(f"more than {max_pixels:,} pixels") from None
+        raise PhotoError(f"more than {MAX_PIXELS:,} pixels") from None
     except _DECODER_ERRORS as error:
         raise PhotoError(f"unreadable ({error})") from error
-    if image.width * image.height > max_pixels:
-        raise PhotoError(f"{image.width} x {image.height}: more than {max_pixels:,} pixels")
+    if image.width * image.height > MAX_PIXELS:
+        raise PhotoError(f"{image.width} x {image.height}: more than {MAX_PIXELS:,} pixels")
     try:
         notes = _notes(image, name)
         image.load()

@@ -1,4 +1,4 @@
-"""Every figure of the series: each function draws one from plain arrays and tables, and returns it."""
+"""Figures of photos, counts and scores: each function draws one from plain arrays and tables, and returns it."""
 
 from __future__ import annotations
 

@@ -21,9 +21,8 @@ from sklearn.metrics import log_loss
 from torch import nn
 
 from helpers import archives, compute, crops, session, sources
-from helpers.archives import ArchiveError
+from helpers.archives import ArchiveError, threaded
 from helpers.arrays import Array
-from helpers.checks import threaded
 from helpers.decisions import INSPECT, Decision, actions
 from helpers.fusing import fuse_views
 from helpers.images import batches, normalize, resize

@@ -59,7 +59,11 @@ class Recipe:
     normalization: dict[str, list[float]] = field(default_factory=lambda: IMAGENET_NORMALIZATION)
 
     def __post_init__(self) -> None:
-        """Raises ValueError where two phases have one name."""
+        """Raises ValueError where two phases have one name, or a number is impossible."""
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size} must be 1 or more")
+        if negative := [phase for phase in self.phases if phase.epochs < 0]:
+            raise ValueError(f"{negative[0].name}: {negative[0].epochs} epochs are less than none")
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
             raise ValueError(f"Phases are told apart by their names: {', '.join(names)} are not all different")

@@ -57,8 +57,12 @@ def obtain(raw_data: str, sha256: str, folder: Path, *, seed: int, sample_items:
     remedy = f"give raw_data as the path of a zip or folder, an address, or one of {known}"
     path = session.require(session.resolve(raw_data), remedy)
     for name, published in PUBLISHED.items():
-        if published.unpack and path.name == _file_name(published.addresses[0]):
+        if not published.unpack or path.name != _file_name(published.addresses[0]):
+            continue
+        if pooch.hashes.hash_matches(path, published.checksum):
             return _unpacked(name, path, folder / "downloads")
+        if not _holds_photos(path):
+            raise ArchiveError(f"{path} is not the published file of {name}, or a part of it: download it again")
     return path
 
 
@@ -123,11 +127,16 @@ def _published(name: str, folder: Path) -> Path:
 def _unpacked(name: str, path: Path, folder: Path) -> Path:
     """The photos of a published file as a zip of class folders, made once; beside it, whatever that is called."""
     target = folder / f"{name}-photos.zip"
-    if target.exists():
-        return target
-    if not pooch.hashes.hash_matches(path, PUBLISHED[name].checksum):
-        raise ArchiveError(f"{path} is not the published file of {name}, or a part of it: download it again")
-    return write_zip(target, PUBLISHED[name].unpack(path))
+    return target if target.exists() else write_zip(target, PUBLISHED[name].unpack(path))
+
+
+def _holds_photos(path: Path) -> bool:
+    """Whether it is a set of one's own, whatever it is called."""
+    try:
+        with Archive(path) as archive:
+            return any(PurePosixPath(name).suffix.lower() in EXTENSIONS for name in archive.names)
+    except ArchiveError:
+        return False
 
 
 def _caltech(path: Path) -> Members:

@@ -28,8 +28,8 @@ from helpers import (
     stages,
 )
 from helpers.arrays import Array
-from helpers.catalog import Dataset
-from helpers.images import Examples, batches, rows_where
+from helpers.catalog import Dataset, rows_where
+from helpers.images import Examples, batches
 from helpers.networks import Model, load_state
 from helpers.recipes import Loss, Phase, Recipe, learning_rate_factor, loss_function, next_epoch, rounds
 

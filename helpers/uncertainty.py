@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import binomtest
 
+_ROUNDS = 1000  # of the bootstrap
+
 
 class Interval(NamedTuple):
     """The ends of a 95 % interval, of one figure or of an array of them."""
@@ -43,9 +45,7 @@ def wilson(hits: int, count: int) -> Interval:
     return Interval(float(found.low), float(found.high))
 
 
-def bootstrap(
-    statistic: Callable[[np.ndarray], float | np.ndarray], groups: Sequence, seed: int, *, rounds: int = 1000
-) -> Interval:
+def bootstrap(statistic: Callable[[np.ndarray], float | np.ndarray], groups: Sequence, seed: int) -> Interval:
     """The interval of any figure, from what it is when whole groups are drawn anew, with replacement.
 
     statistic: of row numbers (M,), a figure or an array of them; the ends are of the same shape. Rounds in which a
@@ -62,7 +62,7 @@ def bootstrap(
         return Interval(nothing, nothing)
     generator = np.random.default_rng(seed)
     found = []
-    for _ in range(rounds):
+    for _ in range(_ROUNDS):
         drawn = generator.integers(0, len(sizes), len(sizes))
         alone = len(sizes) == len(order)  # then a group is a row
         found.append(statistic(order[drawn] if alone else np.concatenate([members[number] for number in drawn])))

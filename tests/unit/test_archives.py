@@ -212,3 +212,17 @@ def test_a_zip_with_backslashes_is_told_what_to_do(tmp_path):
     (tmp_path / "a.zip").write_bytes(data.replace(b"a/b.txt", b"a\\b.txt"))
     with pytest.raises(ArchiveError, match="between its folders: pack it with a tool that writes /"):
         Archive(tmp_path / "a.zip")
+
+
+def test_threaded_keeps_the_order_and_runs_only_a_little_ahead(monkeypatch):
+    monkeypatch.setattr(archives, "_AHEAD", 5)
+    started = []
+
+    def work(number):
+        started.append(number)
+        return number * number
+
+    results = archives.threaded(work, range(100))
+    assert next(results) == 0
+    assert len(started) <= 7
+    assert list(results) == [number * number for number in range(1, 100)]

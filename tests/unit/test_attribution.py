@@ -97,13 +97,12 @@ def test_an_unknown_baseline_or_no_step_is_refused(network, halves, baseline, st
         explain(network, plain((0, 0, 255)), [0], baseline, halves, steps=steps)
 
 
-def test_the_internal_batch_grows_with_the_memory_within_bounds():
+def test_the_internal_batch_grows_with_the_memory_within_bounds(monkeypatch):
     image = torch.zeros(1, 3, 4, 5)
     needed = 3 * 4 * 5 * 4  # a sigmoid keeps its output, in bytes of float
-    sizes = [attribution.internal_batch_size(nn.Sigmoid(), image, needed * count) for count in (0, 1, 7, 64, 10**6)]
-    assert sizes == [1, 1, 7, 16, 16]
-    twice = nn.Sequential(nn.Sigmoid(), nn.Sigmoid())
-    assert attribution.internal_batch_size(twice, image, needed * 7) == 3
+    for layers, count, size in ((1, 0, 1), (1, 1, 1), (1, 7, 7), (1, 64, 16), (1, 10**6, 16), (2, 7, 3)):
+        monkeypatch.setattr(attribution, "MEMORY_BYTES", needed * count)
+        assert attribution.internal_batch_size(nn.Sequential(*[nn.Sigmoid()] * layers), image) == size
 
 
 def test_the_internal_batch_changes_nothing_but_the_memory(network, halves, monkeypatch):

@@ -301,3 +301,12 @@ def test_photos_that_stay_in_their_archive_are_a_data_set_too(dataset, tmp_path)
     assert set(in_place.catalog["path"]) == set(dataset.catalog["path"])
     assert (in_place.classes, in_place.views) == (["blue", "red"], ["side", "top"])
     assert in_place.sha256() == dataset.sha256()
+
+
+def test_rows_where_takes_one_value_or_several_and_all_conditions_at_once():
+    table = pd.DataFrame({"split": ["train", "test", "test", "train"], "view": ["top", "top", "side", ""]})
+    assert catalog.rows_where(table, split="test").tolist() == [1, 2]
+    assert catalog.rows_where(table, view=["top", ""]).tolist() == [0, 1, 3]
+    assert catalog.rows_where(table, split="test", view=["top"]).tolist() == [1]
+    assert catalog.rows_where(table, split="validation").tolist() == []
+    assert catalog.rows_where(table).tolist() == [0, 1, 2, 3]

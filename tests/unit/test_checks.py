@@ -205,19 +205,6 @@ def test_an_item_under_two_labels_is_left_out(tmp_path):
     assert table.groupby("item")["group"].nunique().tolist() == [1, 1]  # the views of an item stay together
 
 
-def test_threaded_keeps_the_order_and_runs_only_a_little_ahead():
-    started = []
-
-    def work(number):
-        started.append(number)
-        return number * number
-
-    results = checks.threaded(work, range(100), ahead=5)
-    assert next(results) == 0
-    assert len(started) <= 7
-    assert list(results) == [number * number for number in range(1, 100)]
-
-
 @pytest.mark.parametrize(
     ("width", "height"), [(-120, -80), ("9" * 400, 1), (80, 120)], ids=["negative", "huge", "upright"]
 )

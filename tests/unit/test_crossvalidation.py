@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from helpers import crossvalidation, images, recipes
+from helpers.catalog import rows_where
 from helpers.crossvalidation import Candidate
 
 CPU = torch.device("cpu")
@@ -27,7 +28,7 @@ def test_every_item_is_tested_once_in_each_repeat_and_never_stands_in_two_splits
     assert [(repeat, fold) for repeat, fold, _ in divided] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
     for repeat in (0, 1):
         catalogs = [data.catalog for number, _, data in divided if number == repeat]
-        tested = np.concatenate([images.rows_where(catalog, split="test") for catalog in catalogs])
+        tested = np.concatenate([rows_where(one, split="test") for one in catalogs])
         assert sorted(tested) == list(range(len(many.catalog)))
     for _, _, data in divided:
         assert (data.catalog.groupby("item")["split"].nunique() == 1).all()

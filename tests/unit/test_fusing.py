@@ -80,8 +80,7 @@ def test_learned_weights_are_taken_only_where_they_do_better_on_items_they_were_
     assert losses["learned"] < losses["mean"] - 0.05
     assert fusing.choose(helped, CLASSES, seed=0)[0] == fusing.learn(helped, CLASSES)
     luck = line(20, 0.75, 0.75, seed=1)  # two views that are equally good
-    losses = fusing.compare(luck, CLASSES, seed=0)
-    assert (fusing.choose(luck, CLASSES, seed=0)[0] == {}) == (losses["learned"] >= losses["mean"])
+    assert fusing.choose(luck, CLASSES, seed=0)[0] == {}
 
 
 def test_with_few_items_or_one_view_the_mean_stays():

@@ -1,5 +1,4 @@
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -189,15 +188,6 @@ def test_batches_are_shuffled_only_with_a_generator():
 
 def test_no_batch_of_one_image_is_left_over():
     assert [len(part) for part in images.batches(np.arange(17), 16)] == [9, 8]
-
-
-def test_rows_where_takes_one_value_or_several_and_all_conditions_at_once():
-    catalog = pd.DataFrame({"split": ["train", "test", "test", "train"], "view": ["top", "top", "side", ""]})
-    assert images.rows_where(catalog, split="test").tolist() == [1, 2]
-    assert images.rows_where(catalog, view=["top", ""]).tolist() == [0, 1, 3]
-    assert images.rows_where(catalog, split="test", view=["top"]).tolist() == [1]
-    assert images.rows_where(catalog, split="validation").tolist() == []
-    assert images.rows_where(catalog).tolist() == [0, 1, 2, 3]
 
 
 def test_an_image_to_look_at_has_its_stored_size(dataset):

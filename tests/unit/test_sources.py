@@ -121,7 +121,6 @@ def test_a_published_set_comes_from_its_next_address_and_is_unpacked_once(publis
     path = sources.obtain("reds", "", tmp_path, seed=0)
     with Archive(path) as archive:
         assert archive.names == ["set/red/a.jpg"]
-    monkeypatch.setitem(sources.PUBLISHED, "reds", published._replace(unpack=None))
     again = published._replace(unpack=lambda path: pytest.fail("unpacked again"))
     monkeypatch.setitem(sources.PUBLISHED, "reds", again)
     assert sources.obtain("reds", "", tmp_path, seed=0) == path
@@ -158,6 +157,13 @@ def test_a_published_file_got_by_hand_is_unpacked_if_it_is_whole(published, cont
         sources.obtain(str(by_hand), "", tmp_path, seed=0)
     by_hand.write_bytes(content)
     assert sources.obtain(str(by_hand), "", tmp_path, seed=0) == tmp_path / "downloads" / "reds-photos.zip"
+
+
+def test_a_set_of_ones_own_is_not_taken_for_the_published_file_that_it_is_called_like(published, content, tmp_path):
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads" / "reds-photos.zip").write_bytes(content)  # of the published one, from an earlier run
+    own = write_zip(tmp_path / "missing.zip", [("green/1.jpg", b"one"), ("blue/1.jpg", b"two")])
+    assert sources.obtain(str(own), "", tmp_path, seed=0) == own
 
 
 def tar(files):
