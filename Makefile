@@ -26,6 +26,8 @@ ARCHITECTURES ?= [resnet18, efficientnet_b0, mobilenet_v3_large]
 TRAINING ?=
 endif
 
+DEFECT_SET := $(if $(DEFECT),-r defect '$(DEFECT)')
+
 .PHONY: help run test test-unit test-notebooks test-real test-oldest lint results results-series bench bench-large stamp pins clean
 
 help:
@@ -46,9 +48,10 @@ run: $(READY)
 	@$(PAPERMILL) notebooks/01-DataPreparation.ipynb report/01-DataPreparation.ipynb -r raw_data '$(RAW_DATA)'
 	@echo "2 of 4  Training"
 	@$(PAPERMILL) notebooks/02-ModelTraining.ipynb report/02-ModelTraining.ipynb \
-		-y '{architectures: $(ARCHITECTURES), weights: $(WEIGHTS)}' $(TRAINING)
+		-y '{architectures: $(ARCHITECTURES), weights: $(WEIGHTS)}' $(TRAINING) $(DEFECT_SET)
 	@echo "3 of 4  Explaining"
-	@$(PAPERMILL) notebooks/03-ModelInterpretability.ipynb report/03-ModelInterpretability.ipynb
+	@$(PAPERMILL) notebooks/03-ModelInterpretability.ipynb report/03-ModelInterpretability.ipynb \
+		$(DEFECT_SET)
 	@echo "4 of 4  Writing the report"
 	@$(EXPORT) $(BIN)/python -m helpers.report report/0[1-3]-*.ipynb --folder report
 

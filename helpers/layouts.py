@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -53,7 +54,8 @@ def read_layout(names: Iterable[str]) -> tuple[pd.DataFrame, list[tuple[str, str
     annotations = {name[: -len(".xml")]: name for name in names if name.lower().endswith(".xml")}
     stems = {_stem(name) for name in photos}
     others = set(names) - set(photos) - {name for stem, name in annotations.items() if stem in stems}
-    misfits = [(name, "no photo, by its extension, nor the boxes of one") for name in sorted(others)]
+    unknown = "no photo, by its extension, nor boxes: save it as JPEG or PNG, if it is one"
+    misfits = [(name, unknown) for name in sorted(others)]
     misfits += [(ascii(name), "its name is not in UTF-8: rename it") for name in unreadable]
 
     divided = _is_divided(photos)
@@ -103,28 +105,18 @@ def _read_classes(photos: list[_Photo]) -> tuple[list[tuple], list[tuple[str, st
 
 
 def _check_classes(fits: list[_Photo], photos: list[_Photo]) -> None:
-    """A folder name below several others may be a class of several batches or a view, one within a class a part of it.
-
-    We do not guess.
-    """
+    """Classes stand side by side. Other folders may be views, days, or parts of a class: we do not guess."""
+    names = [photo.source for photo in photos]
     if not fits:
-        raise LayoutError(_unknown([photo.source for photo in photos], "no photo stands in a class folder"))
-    parents: dict[tuple[int, str], set[tuple[str, ...]]] = defaultdict(set)
-    for photo in fits:
-        parents[len(photo.folders), photo.folders[-1]].add(photo.folders[:-1])
-    for (_, label), above in parents.items():
-        if len(above) > 1:
-            first, second = sorted("/".join(folders) for folders in above)[:2]
-            reason = f"the folder {label!r} stands below both {first!r} and {second!r}: is it a class, or a view?"
-            raise LayoutError(_unknown([photo.source for photo in photos], reason))
-    classes = {photo.folders for photo in fits}
-    for inner in sorted(classes):
-        for depth in range(1, len(inner)):
-            if inner[:depth] in classes:
-                reason = (
-                    f"the folder {inner[-1]!r} stands in the class {inner[depth - 1]!r}: is it a class, or part of it?"
-                )
-                raise LayoutError(_unknown([photo.source for photo in photos], reason))
+        raise LayoutError(_unknown(names, "no photo stands in a class folder"))
+    folders = sorted({photo.folders for photo in fits})
+    by_depth = sorted(folders, key=len)
+    for one, other in [*pairwise(folders), *pairwise(by_depth)]:
+        within = other[: len(one)] == one
+        if within or (len(one) == len(other) and one[:-1] != other[:-1]):
+            found = " and in ".join(repr("/".join(parts)) for parts in (one, other))
+            reason = f"photos lie in {found}, which do not stand side by side: which are the classes?"
+            raise LayoutError(_unknown(names, reason))
 
 
 def _parse(name: str, *, divided: bool) -> _Photo:

@@ -285,6 +285,10 @@ def _answer_all(wanted: argparse.Namespace) -> None:
         print(f"Left out: {row.item}: {row.problem}")
     for row in remarks.itertuples():
         print(f"Look at {row.item}: {row.remark}")
+    card = next(iter(members.values())).card
+    if not card.get("decision"):
+        labels = ", ".join(card["classes"])
+        print(f"No actions, for nothing was decided: run 02-ModelTraining again with defect as one of {labels}")
     print(f"Written: {wanted.output}")
 
 

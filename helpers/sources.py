@@ -107,7 +107,9 @@ def photos(where: str) -> Iterator[Photo]:
             if is_junk(name) or suffix == ".xml":
                 continue
             try:
-                data = archive.read(name) if suffix in EXTENSIONS else ArchiveError(f"no photo by its name: {suffix!r}")
+                if suffix not in EXTENSIONS:
+                    raise ArchiveError(f"no photo by its name ({suffix!r}): save it as JPEG or PNG, if it is one")
+                data = archive.read(name)
             except ArchiveError as error:
                 data = error
             yield name, data

@@ -130,7 +130,7 @@ def test_junk_of_operating_systems_passes_unseen():
 def test_files_that_are_neither_photo_nor_boxes_are_named_and_the_rest_goes_on():
     table, misfits = read_layout([*VIEWS, "damaged/side/notes.txt", "lost.xml", "damaged/side/clip.mp4"])
     assert table["source"].tolist() == sorted(VIEWS)
-    reason = "no photo, by its extension, nor the boxes of one"
+    reason = "no photo, by its extension, nor boxes: save it as JPEG or PNG, if it is one"
     assert misfits == [(name, reason) for name in ("damaged/side/clip.mp4", "damaged/side/notes.txt", "lost.xml")]
 
 
@@ -165,7 +165,7 @@ def test_the_order_of_the_names_does_not_matter():
         misfits
         == misfits_again
         == [
-            ("lost.txt", "no photo, by its extension, nor the boxes of one"),
+            ("lost.txt", "no photo, by its extension, nor boxes: save it as JPEG or PNG, if it is one"),
             ("damaged/side/overview.jpg", "not named serial_view in a folder view"),
         ]
     )
@@ -182,13 +182,18 @@ def test_the_order_of_the_names_does_not_matter():
         (["train/1.jpg", "test/2.jpg"], "no photo stands in a class folder", ["  train/1.jpg  (1 files)"]),
         (
             ["set/cat/1.jpg", "set/cat/odd/2.jpg", "set/dog/3.jpg"],
-            "the folder 'odd' stands in the class 'cat': is it a class, or part of it?",
+            "photos lie in 'set/cat' and in 'set/cat/odd', which do not stand side by side: which are the classes?",
             ["  set/cat/1.jpg  (1 files)", "  set/cat/odd/2.jpg  (1 files)", "  set/dog/3.jpg  (1 files)"],
         ),
         (
             ["cat/top/1.jpg", "dog/top/2.jpg", "dog/top/3.jpg"],
-            "the folder 'top' stands below both 'cat' and 'dog': is it a class, or a view?",
+            "photos lie in 'cat/top' and in 'dog/top', which do not stand side by side: which are the classes?",
             ["  dog/top/2.jpg  (2 files)", "  cat/top/1.jpg  (1 files)"],
+        ),
+        (
+            ["OK/2024-01-05/1.jpg", "OK/2024-01-06/2.jpg", "NOK/2024-01-07/3.jpg"],
+            "photos lie in 'NOK/2024-01-07' and in 'OK/2024-01-05', which do not stand side by side: which are",
+            ["  OK/2024-01-05/1.jpg  (1 files)", "  OK/2024-01-06/2.jpg  (1 files)"],
         ),
     ],
     ids=[
@@ -200,6 +205,7 @@ def test_the_order_of_the_names_does_not_matter():
         "splits alone",
         "a class in a class",
         "otherwise",
+        "days",
     ],
 )
 def test_an_unknown_layout_is_answered_with_what_was_found_and_what_is_expected(names, reason, found):

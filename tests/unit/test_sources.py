@@ -206,7 +206,11 @@ def test_photos_come_from_a_file_a_folder_a_zip_or_an_address(address, content, 
     assert list(sources.photos("")) == []
     assert list(sources.photos(str(folder / "a.jpg"))) == [("a.jpg", b"a")]
     first, (name, reason) = sources.photos(str(folder))
-    assert (first, name, str(reason)) == (("a.jpg", b"a"), "b.heic", "no photo by its name: '.heic'")
+    assert (first, name, str(reason)) == (
+        ("a.jpg", b"a"),
+        "b.heic",
+        "no photo by its name ('.heic'): save it as JPEG or PNG, if it is one",
+    )
     assert list(sources.photos(f"{address}/set.zip")) == [("red/a.jpg", b"photo" * 1000)]
     with pytest.raises(FileNotFoundError, match="is missing"):
         list(sources.photos(str(tmp_path / "no.jpg")))
