@@ -252,8 +252,8 @@ def _check_splits(photos: pd.DataFrame) -> None:
         hint = f". {alike} of their items look the same: if they are different things, set group_look_alikes=False"
         raise SplitError(
             f"Too few usable items, with all that looks the same in one split:\n{short.to_string()}\n"
-            "Every label needs at least 3 items, 2 of them without boxes: add photos, take the .xml of some items away, or "
-            "leave the label out" + (hint if enough.any() and alike > 1 else "")
+            "Every label needs at least 3 items, 2 of them without boxes: add photos, take the .xml of some items "
+            "away, or leave the label out" + (hint if enough.any() and alike > 1 else "")
         )
 
 

@@ -1,4 +1,8 @@
 import errno
+import os
+import subprocess
+import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -68,6 +72,12 @@ def test_where_no_file_can_be_written_it_says_how_memory_could_hold_it(tmp_path,
     monkeypatch.setattr(arrays, "_write", refused)
     with pytest.raises(OSError, match=r"cannot be written to \(Permission denied\).*HELPERS_MEMORY_BYTES=\d+ in"):
         arrays.collect(iter([]), SHAPE, np.float16, tmp_path / "cache" / "a.npy", memory_bytes=0)
+
+
+def test_a_limit_that_is_no_number_is_refused_by_its_name():
+    run = partial(subprocess.run, [sys.executable, "-c", "import helpers.arrays"], capture_output=True, text=True)
+    message = run(env={**os.environ, "HELPERS_MEMORY_BYTES": "1G"}).stderr
+    assert "HELPERS_MEMORY_BYTES=1G in the environment must be a whole number of bytes" in message
 
 
 def test_the_size_is_known_beforehand():

@@ -4,7 +4,7 @@ import torch
 from helpers import distributed, networks
 
 
-def test_alone_everything_here_does_nothing():
+def test_alone_a_process_has_the_whole_of_everything():
     rows = torch.arange(5)
     assert distributed.processes() == 1
     assert distributed.is_first()
@@ -33,3 +33,10 @@ def test_dropout_keeps_the_mean_and_drops_its_share():
     assert values.unique().tolist() == pytest.approx([0, 1 / 0.75])
     assert (values == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
     assert torch.equal(layer.eval()(values), values)
+
+
+def test_dropout_that_drops_nothing_draws_nothing():
+    values, state = torch.ones(2, 3), torch.get_rng_state()
+    for layer in (distributed._Dropout(0.0), distributed._StochasticDepth(0.0, "row")):
+        assert layer(values) is values
+    assert torch.equal(torch.get_rng_state(), state)

@@ -52,6 +52,15 @@ def test_scores_have_a_row_for_each_view_in_their_order(four):
     assert table[["view", "tested", "accuracy"]].to_numpy().tolist() == [["top", 2, 0.5], ["side", 1, 1.0]]
 
 
+def test_photos_that_are_there_twice_make_no_figure_of_a_class_surer(four):
+    many = predicted([(f"item{i}", "top", "bad", [0.9, 0.1] if i % 3 else [0.1, 0.9]) for i in range(24)])
+    once, twice = (evaluation.class_scores(table, CLASSES, seed=0) for table in (many, pd.concat([many, many])))
+    assert twice["recall"][0] == once["recall"][0] == 16 / 24
+    for figure in ("recall", "f1"):
+        widths = [table[f"{figure} high"][0] - table[f"{figure} low"][0] for table in (once, twice)]
+        assert widths[1] == pytest.approx(widths[0], rel=0.1)
+
+
 def test_class_scores_tell_the_classes_apart(four):
     table = evaluation.class_scores(four, CLASSES, seed=0)
     assert table[["view", "label"]].to_numpy().tolist() == [["top", "bad"], ["top", "good"]]

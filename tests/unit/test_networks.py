@@ -179,6 +179,22 @@ def test_a_pickle_with_code_is_refused_and_its_code_never_runs(tmp_path):
     assert not (tmp_path / "harm").exists()
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (torch.zeros(3), "a dict of names and tensors$"),
+        ([torch.zeros(3)], "a dict of names and tensors$"),
+        ({0: torch.zeros(3)}, "a dict of names and tensors$"),
+        ({"epoch": 3, "model": {"a": torch.zeros(3)}}, "it holds others, under 'model'. Save one of them alone$"),
+    ],
+    ids=["tensor", "list", "numbers", "checkpoint"],
+)
+def test_a_file_that_holds_something_else_is_no_state_dict(tmp_path, content, reason):
+    torch.save(content, tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match=rf"other\.pth is no state dict, .*{reason}"):
+        networks.build("small_cnn", 2, str(tmp_path / "other.pth"))
+
+
 @pytest.mark.parametrize("name", ["broken.pth", "broken.safetensors"])
 def test_a_damaged_file_of_weights_is_named(tmp_path, name):
     (tmp_path / name).write_bytes(b"no weights")

@@ -348,6 +348,15 @@ def test_an_empty_split_is_refused_with_the_remedy(network, disputed, still, spl
         run(network, examples, still(1))
 
 
+@pytest.mark.parametrize(
+    ("epochs", "batch_size", "reason"),
+    [(1, 0, "^batch_size=0 must be 1 or more"), (-2, 8, "^tuned: -2 epochs are less than none")],
+)
+def test_impossible_numbers_are_refused_by_the_recipe(epochs, batch_size, reason):
+    with pytest.raises(ValueError, match=reason):
+        Recipe([Phase("tuned", "all", epochs)], batch_size, seed=0)
+
+
 def test_phases_of_one_name_are_refused(network, disputed, still):
     phases = [Phase("tuned", "last stage", 1, 0.1), Phase("tuned", "all", 1, 0.1)]
     with pytest.raises(ValueError, match="tuned, tuned are not all different"):
