@@ -254,12 +254,12 @@ def _state(architecture: str, weights: str) -> dict[str, torch.Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and safetensors each fail in their own way
         raise WeightsError(f"{path} cannot be read as a state dict: {str(error).splitlines()[0]}") from error
-    values = found.items() if isinstance(found, dict) else [("", found)]
-    if not all(name and isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in values):
-        within = [name for name, value in values if isinstance(value, dict)]
-        hint = f": it holds others, under {', '.join(map(repr, within))}. Save one of them alone" if within else ""
-        raise WeightsError(f"{path} is no state dict, a dict of names and tensors{hint}")
-    return found
+    pairs = found.items() if isinstance(found, dict) else [(None, found)]
+    if all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in pairs):
+        return found
+    within = ", ".join(repr(name) for name, value in pairs if isinstance(value, dict))
+    hint = f": it holds others, under {within}. Save one of them alone" if within else ""
+    raise WeightsError(f"{path} is no state dict, a dict of names and tensors{hint}")
 
 
 def _load_weights(network: nn.Module, state: dict[str, torch.Tensor], what: str) -> None:
