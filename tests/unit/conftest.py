@@ -29,9 +29,9 @@ def one_thread():
         torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def full_precision():
-    """Answers worked out by hand are those of float32, whatever the hardware has."""
+    """Answers worked out by hand are those of float32; by module, so that other tests meet what the hardware has."""
     with pytest.MonkeyPatch.context() as patch:
         if "torch" in sys.modules:
             patch.setattr("helpers.compute._cpu_has_bfloat16", lambda: False)
