@@ -48,7 +48,9 @@ def solve(
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     device: torch.device,
 ) -> Solution:
-    """The head with the lowest validation loss among the solutions for REGULARIZATIONS, of which two may not lower it.
+    """The head with the lowest validation loss among the solutions for REGULARIZATIONS, tried from the strongest on.
+
+    Two weaker ones in turn that do not lower it end the search.
 
     loss: of logits (N, C) and labels (N,), summed. What is minimized is its mean over the training features, brought
     to mean 0 and deviation 1 (see `_moments`), plus regularization / 2 * |weight|^2.

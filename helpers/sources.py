@@ -41,7 +41,8 @@ def obtain(raw_data: str, sha256: str, folder: Path, *, seed: int, sample_items:
     address. A published file that was downloaded by hand, under its own name, is taken as a path.
     sha256: checksum of what stands at the address; an address without one is refused.
     folder: where the drawn sample and downloads are kept.
-    Raises FileNotFoundError for a path that is not there, ConnectionError where a download fails.
+    Raises FileNotFoundError for a path that is not there, ArchiveError for a part of a published file, ConnectionError
+    where a download fails.
     """
     if raw_data == "sample":
         annotated = min(SAMPLE_ANNOTATED, sample_items // 5 // 2 * 2)
