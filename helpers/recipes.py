@@ -121,10 +121,15 @@ def class_weights(labels: np.ndarray, classes: int) -> torch.Tensor:
 
 
 def loss_function(train_labels: np.ndarray, classes: int, label_smoothing: float, device: torch.device) -> Loss:
-    """Cross-entropy of logits (N, C) and labels (N,), summed over the batch, each class with the same total weight."""
+    """Cross-entropy of logits (N, C) and labels (N,), summed over the batch, each class with the same total weight.
+
+    An image weighs by its own class, smoothed target and all. The `weight` of PyTorch's own function weighs what is
+    spread by the class that it goes to, and makes images of a frequent class look less like their class.
+    """
     weights = class_weights(train_labels, classes).to(device)
 
     def loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(logits.float(), labels, weights, label_smoothing=label_smoothing, reduction="sum")
+        losses = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing, reduction="none")
+        return (weights[labels] * losses).sum()
 
     return loss

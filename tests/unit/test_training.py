@@ -291,6 +291,19 @@ def test_class_weights_are_1_on_average_where_a_class_is_absent():
     assert weights[labels].mean().item() == pytest.approx(1)
 
 
+def test_smoothing_makes_no_class_less_sure_than_another_however_rare():
+    truth = np.array([0] * 9 + [1])
+    loss = recipes.loss_function(truth, 2, 0.1, torch.device("cpu"))
+    sure = torch.linspace(0.5, 0.999, 500)
+    lowest = []
+    for label in (0, 1):
+        asked = torch.full((1,), label)
+        logits = torch.stack([sure, 1 - sure] if label == 0 else [1 - sure, sure], 1).log()
+        losses = [loss(one[None], asked).item() for one in logits]
+        lowest.append(sure[np.argmin(losses)].item())
+    assert lowest == pytest.approx([0.95, 0.95], abs=0.002)
+
+
 def test_loss_and_accuracy_weigh_a_short_last_batch_fairly(network, still):
     colors = [BLUE, BLUE, RED, RED, BLUE]  # in batches of 3 and 2, with one and one wrong
     labels = np.array([BLUE, BLUE, BLUE, RED, RED])
