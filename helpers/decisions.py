@@ -103,16 +103,16 @@ def in_words(decision: Decision, defect: str) -> str:
     low, high = decision
     if low >= NEVER:
         return f"{PASS} everything, whatever the probability of {defect}"
-    parts = [f"{PASS} below {_probability(low)} probability of {defect}"] if low > 0 else []
-    parts += [f"{REJECT} from {_probability(high)} on"] if high < NEVER else []
+    parts = [f"{PASS} below {_probability(low, high - low)} probability of {defect}"] if low > 0 else []
+    parts += [f"{REJECT} from {_probability(high, high - low)} on"] if high < NEVER else []
     parts += [f"{INSPECT} {'the rest' if parts else 'everything'}"] if low < high else []
     return ", ".join(parts)
 
 
-def _probability(value: float) -> str:
-    """With two decimals, or near 0 and 1 as many as it takes to tell it from them."""
-    distance = min(value, 1 - value)
-    return f"{value:.{max(2, 1 - math.floor(math.log10(distance)))}f}" if distance > 0 else f"{value:.2f}"
+def _probability(value: float, apart: float) -> str:
+    """With two decimals, or as many as it takes to tell it from 0, from 1 and from the other threshold."""
+    nearest = min(distance for distance in (value, 1 - value, apart, 1.0) if distance > 0)
+    return f"{value:.{max(2, 1 - math.floor(math.log10(nearest)))}f}"
 
 
 def _share(hits: np.ndarray) -> float:

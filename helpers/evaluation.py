@@ -139,8 +139,9 @@ def contradicted(predicted: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
 
     predicted: answers by networks that have not learned from these images, as of `crossvalidation.predictions`; the
     mean counts where an image has several. An image is confidently of a class where it has at least the mean
-    probability that this class has among the images labeled so. Columns path, item, view, label, suggested,
-    probability (of the label), and margin: the probability of what is suggested less that of the label.
+    probability that this class has among the images labeled so; it counts where it is likelier than the label. Columns
+    path, item, view, label, suggested, probability (of the label), and margin: the probability of what is suggested
+    less that of the label.
     Source: Northcutt, Jiang and Chuang (2021), Confident Learning: Estimating Uncertainty in Dataset Labels.
     """
     facts = ["path", "item", "view", "label"]
@@ -151,7 +152,7 @@ def contradicted(predicted: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     images["suggested"] = confident.loc[images.index].idxmax(axis=1)
     images["probability"] = [row[row["label"]] for _, row in images.iterrows()]
     images["margin"] = [row[row["suggested"]] - row[row["label"]] for _, row in images.iterrows()]
-    found = images[images["suggested"] != images["label"]].sort_values("margin", ascending=False, kind="stable")
+    found = images[images["margin"] > 0].sort_values("margin", ascending=False, kind="stable")
     return found[[*facts, "suggested", "probability", "margin"]].reset_index(drop=True)
 
 

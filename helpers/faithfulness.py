@@ -38,7 +38,7 @@ def deletion_and_insertion(subject: Subject, maps: np.ndarray, baseline: str) ->
     """Two arrays (N, POINTS + 1): the target's probability while pixels go, and while they come, by importance.
 
     maps: (N, H, W). What goes is replaced by the baseline, what comes replaces it. A true map lets the first curve
-    fall soon and the second one rise soon: the mean over a curve is the area below it.
+    fall soon and the second one rise soon: the mean over a curve is about the area below it.
     Source: Petsiuk, Das and Saenko (2018), RISE: Randomized Input Sampling for Explanation of Black-box Models.
     """
     run = compute.inference(subject.network, subject.device)
@@ -56,10 +56,10 @@ def deletion_and_insertion(subject: Subject, maps: np.ndarray, baseline: str) ->
 def infidelity(subject: Subject, maps: np.ndarray, baseline: str, seed: int) -> np.ndarray:
     """(N,): which part of the logit's change, when squares of the image are covered, the map does not explain.
 
-    0: all of it, up to one factor; 1: nothing. Squares of an eighth to a third of the image are drawn at random; what
-    the map says of one is its sum there.
+    0: all of it, up to one factor above 0; 1: nothing, or the opposite. Squares of an eighth to a third of the image
+    are drawn at random; what the map says of one is its sum there.
     Source: Yeh et al. (2019), On the (In)fidelity and Sensitivity of Explanations, normalized by the optimal factor
-    and by the mean square of the changes.
+    that is not negative, and by the mean square of the changes.
     """
     run, found = compute.inference(subject.network, subject.device), []
     squares = _squares(*maps.shape[1:], np.random.default_rng(seed))
@@ -68,7 +68,7 @@ def infidelity(subject: Subject, maps: np.ndarray, baseline: str, seed: int) -> 
         changes = (run(inputs)[0, target] - run(torch.where(masks, start, inputs))[:, target]).cpu().numpy()
         expected = (squares * values).sum((1, 2))
         both = (expected**2).sum() * (changes**2).sum()
-        found.append(1 - (expected @ changes) ** 2 / both if both > 0 else 1.0)
+        found.append(1 - max(expected @ changes, 0.0) ** 2 / both if both > 0 else 1.0)
     return np.array(found)
 
 

@@ -108,9 +108,10 @@ def looked_at(summaries: pd.DataFrame, by: list[str]) -> pd.Series:
     """For each group the region that draws most attribution for its area: its name, or "nothing in particular".
 
     summaries: of `summary`, with region among its groups besides those of `by`. A region counts only where its whole
-    interval lies above chance.
+    interval lies above chance; "not known" where there is one item only, and so no interval.
     """
     shown = summaries[summaries["times low"] > 1]
     best = shown.loc[shown.groupby(by, sort=False)["times"].idxmax()].set_index(by)["region"]
-    groups = summaries.groupby(by, sort=False).size().index
-    return best.reindex(groups).fillna("nothing in particular").rename("looks at")
+    known = summaries.groupby(by, sort=False)["times low"].count() > 0
+    without = known.map({True: "nothing in particular", False: "not known"})
+    return best.reindex(known.index).fillna(without).rename("looks at")

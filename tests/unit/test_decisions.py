@@ -113,7 +113,8 @@ def test_a_decision_is_told_in_words(way, words):
         (0.0034, NEVER, "pass below 0.0034 probability of torn, inspect the rest"),
         (0.997, 0.9985, "pass below 0.9970 probability of torn, reject from 0.9985 on, inspect the rest"),
         (1.0, NEVER, "pass below 1.00 probability of torn, inspect the rest"),
+        (0.49983, 0.5, "pass below 0.49983 probability of torn, reject from 0.50000 on, inspect the rest"),
     ],
 )
-def test_thresholds_near_the_ends_are_told_from_them(low, high, words):
+def test_thresholds_near_the_ends_or_each_other_are_told_from_them(low, high, words):
     assert decisions.in_words(Decision(low, high), "torn") == words

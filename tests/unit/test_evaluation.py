@@ -191,6 +191,12 @@ def test_labels_that_networks_contradict_come_first_and_unsure_ones_not_at_all()
     assert found["margin"].tolist() == pytest.approx([0.96, 0.94])
 
 
+def test_a_label_that_is_likelier_than_what_a_rare_class_usually_has_is_not_contradicted():
+    rows = [("a", "", "good", [0.48, 0.52]), ("b", "", "good", [0.1, 0.9]), ("c", "", "bad", [0.4, 0.6])]
+    found = evaluation.contradicted(predicted(rows), CLASSES)  # "bad" has 0.4 as a rule, and a has more of it
+    assert found["item"].tolist() == []
+
+
 def test_an_image_that_was_answered_several_times_counts_with_its_mean():
     rows = [("a", "", "good", [0.9, 0.1]), ("a", "", "good", [0.1, 0.9]), ("b", "", "bad", [0.8, 0.2])]
     assert len(evaluation.contradicted(predicted(rows), CLASSES)) == 0

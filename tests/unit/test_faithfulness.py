@@ -49,6 +49,7 @@ def test_a_map_that_explains_a_linear_network_has_no_infidelity_whatever_its_sca
     wrong = true[:, ::-1, ::-1].copy()
     assert (faithfulness.infidelity(subject, wrong, "gray", seed=0) > 0.4).all()
     assert faithfulness.infidelity(subject, 0 * true, "gray", seed=0).tolist() == [1, 1]
+    assert faithfulness.infidelity(subject, -true, "gray", seed=0).tolist() == [1, 1]
 
 
 def test_infidelity_is_that_of_captum_over_the_mean_square_of_the_changes(subject):

@@ -98,3 +98,8 @@ def test_it_looks_at_the_region_with_most_for_its_area_if_that_is_surely_more_th
     assert regions.looked_at(found, ["method"])["a"] == "box"
     vague = regions.summary(table([0.0, 0.7, 0.1], 0.25).assign(method="a"), ["method", "region"], seed=0)
     assert regions.looked_at(vague, ["method"])["a"] == "nothing in particular"
+
+
+def test_of_one_item_it_is_not_known_what_it_looks_at():
+    found = regions.summary(table([0.9], 0.1).assign(method="a"), ["method", "region"], seed=0)
+    assert regions.looked_at(found, ["method"])["a"] == "not known"
