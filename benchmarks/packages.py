@@ -21,7 +21,9 @@ of them have damage boxes. {networks} from ImageNet; parameters of notebook 02: 
 
 Accuracy in grouped stratified cross-validation; fused: one answer for a package from both views. The spread is the
 standard deviation over whole repeats, or over folds where there is one repeat. The interval is Wilson's, of the first
-repeat.
+repeat: it says what other packages may do, where the spread says what another division of these does. The number of
+epochs, the epoch that is kept, the proportions of the input and how packages are cut out were chosen after looking at
+these very packages (docs/log.md), so new ones may do worse.
 
 {accuracy}
 
