@@ -80,8 +80,7 @@ def ours(dataset: catalog.Dataset, weights: Path, recipe: Recipe, work: Path) ->
     best = [row["validation_accuracy"] for row in model.card["history"] if row["kept"]][-1]
     tested = dataset._replace(catalog=dataset.catalog[~learned].reset_index(drop=True))
     pixels = images.load_images(tested, SIZE, SIZE)
-    how = {"normalization": networks.IMAGENET_NORMALIZATION}
-    answers = predict.probabilities(model.network, pixels, np.arange(len(pixels)), CPU, **how).argmax(1)
+    answers = predict.probabilities(model, pixels, np.arange(len(pixels)), CPU).argmax(1)
     return seconds, best, float((answers == tested.catalog["label"].map(dataset.classes.index)).mean())
 
 
@@ -92,8 +91,8 @@ def limit(dataset: catalog.Dataset, weights: Path) -> float:
     pixels = images.load_images(learning, SIZE, SIZE)
     decoding = time.perf_counter() - started
     network = networks.build("mobilenet_v2", len(dataset.classes), str(weights)).eval()
-    how = {"normalization": networks.IMAGENET_NORMALIZATION}
-    return decoding + len(pixels) * predict.milliseconds_per_image(network, pixels, CPU, **how) / 1000
+    model = networks.Model(network, {"normalization": networks.IMAGENET_NORMALIZATION, "mirrored": False})
+    return decoding + len(pixels) * predict.milliseconds_per_image(model, pixels, CPU) / 1000
 
 
 def vgg_epochs(pixels: torch.Tensor, *, cached: bool) -> float:

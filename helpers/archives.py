@@ -9,9 +9,9 @@ import os
 import stat
 import zipfile
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -109,13 +109,14 @@ def write_zip(path: str | Path, members: Iterable[tuple[str, bytes]]) -> Path:
 
 def threaded(function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
     """The results in order, computed in threads, which read and decode while others are used: memory stays flat."""
+    waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor() as pool:
-        tasks = iter(tasks)
-        waiting = [pool.submit(function, task) for task in islice(tasks, _AHEAD)]
-        waiting.reverse()
+        for task in tasks:
+            waiting.append(pool.submit(function, task))
+            if len(waiting) == _AHEAD:
+                yield waiting.popleft().result()
         while waiting:
-            yield waiting.pop().result()
-            waiting[:0] = [pool.submit(function, task) for task in islice(tasks, 1)]
+            yield waiting.popleft().result()
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 
 NEVER = 2.0  # a threshold that no probability reaches, not even a rounded one; JSON knows no infinity
 _COLDEST, _HOTTEST = 0.05, 20.0
@@ -35,9 +36,7 @@ def temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """(N, C): the probabilities as if the logits had been divided by the temperature. The order stays as it is."""
-    logits = np.log(probabilities.clip(_LEAST)) / temperature
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)
+    return softmax(np.log(probabilities.clip(_LEAST)) / temperature, axis=1)
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> pd.DataFrame:

@@ -149,12 +149,12 @@ def _answers(
     parts: dict[str, list[pd.DataFrame]] = {"validation": [], "test": []}
     for views in groups:
         how = {"folder": folder, "report": session.quiet, "shared": shared}
-        network = training.fit(architecture, weights, dataset, images, views, recipe, device, **how).network
+        model = training.fit(architecture, weights, dataset, images, views, recipe, device, **how)
         rows = {split: rows_where(dataset.catalog, split=split, view=views) for split in parts}
-        normalization, truth = {"normalization": recipe.normalization}, labels[rows["validation"]]
-        mirrored, found = predict.look(network, images, rows["validation"], truth, device, **normalization)
+        truth = labels[rows["validation"]]
+        model.card["mirrored"], found = predict.look(model, images, rows["validation"], truth, device)
         temperature = calibration.temperature(found, truth)
-        tested = predict.probabilities(network, images, rows["test"], device, **normalization, mirrored=mirrored)
+        tested = predict.probabilities(model, images, rows["test"], device)
         for split, given in (("validation", found), ("test", tested)):
             sure = calibration.with_temperature(given, temperature)
             parts[split].append(evaluation.predictions(dataset.catalog.iloc[rows[split]], sure, dataset.classes))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
+from scipy.special import softmax
 
 from helpers.evaluation import FUSED, decided, log_loss
 
@@ -94,6 +95,4 @@ def _pooled(logs: np.ndarray, items: np.ndarray, weights: np.ndarray) -> np.ndar
     """(I, C) probabilities of items, from logs (N, C) of their images, the numbers of their items and weights (N,)."""
     means = np.zeros((items.max() + 1, logs.shape[1]))
     np.add.at(means, items, logs * weights[:, None])
-    means /= np.bincount(items)[:, None]
-    powers = np.exp(means - means.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)
+    return softmax(means / np.bincount(items)[:, None], axis=1)

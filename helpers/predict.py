@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.metrics import log_loss
-from torch import nn
 
 from helpers import archives, compute, crops, session, sources
 from helpers.archives import ArchiveError, threaded
@@ -44,35 +43,23 @@ class Seen(NamedTuple):
 
 
 def probabilities(
-    network: nn.Module,
-    images: Array,
-    rows: np.ndarray,
-    device: torch.device,
-    *,
-    normalization: dict[str, list[float]],
-    batch_size: int = _BATCH_SIZE,
-    mirrored: bool = False,
+    model: Model, images: Array, rows: np.ndarray, device: torch.device, batch_size: int = _BATCH_SIZE
 ) -> np.ndarray:
-    """(len(rows), C) of the images (N, 3, H, W) uint8 in these rows; the network is left as it was.
+    """(len(rows), C), not calibrated, of the images (N, 3, H, W) uint8 in these rows, normalized as the card says.
 
-    mirrored: see `compute.inference`.
+    Where the card says that it is mirrored, see `compute.inference`. The network is left as it was.
     """
-    run = compute.inference(network, device, mirrored=mirrored)
+    network, card = model
+    run = compute.inference(network, device, mirrored=card["mirrored"])
     parts = [
-        run(normalize(images[batch].to(device), **normalization)).softmax(1).cpu()
+        run(normalize(images[batch].to(device), **card["normalization"])).softmax(1).cpu()
         for batch in batches(rows, batch_size)
     ]
     return torch.cat(parts).numpy()
 
 
 def look(
-    network: nn.Module,
-    images: Array,
-    rows: np.ndarray,
-    labels: np.ndarray,
-    device: torch.device,
-    *,
-    normalization: dict[str, list[float]],
+    model: Model, images: Array, rows: np.ndarray, labels: np.ndarray, device: torch.device
 ) -> tuple[bool, np.ndarray]:
     """Whether it pays to look at each image twice, as it is and mirrored; and the probabilities (len(rows), C) of that.
 
@@ -80,7 +67,8 @@ def look(
     """
     found = {}
     for mirrored in (False, True):
-        found[mirrored] = probabilities(network, images, rows, device, normalization=normalization, mirrored=mirrored)
+        asked = Model(model.network, model.card | {"mirrored": mirrored})
+        found[mirrored] = probabilities(asked, images, rows, device)
     losses = {mirrored: log_loss(labels, own, labels=range(own.shape[1])) for mirrored, own in found.items()}
     pays = bool(losses[True] < losses[False])
     return pays, found[pays]
@@ -229,19 +217,13 @@ def check_classes(card: dict, classes: Sequence[str]) -> None:
         raise ValueError(f"The network knows {known}; the data has {given}: take data or a network that fit each other")
 
 
-def milliseconds_per_image(
-    network: nn.Module,
-    images: Array,
-    device: torch.device,
-    *,
-    normalization: dict[str, list[float]],
-    mirrored: bool = False,
-) -> float:
+def milliseconds_per_image(model: Model, images: Array, device: torch.device) -> float:
     """Time of one image in a batch of 32, normalization included: the median of 5 after a warm-up."""
-    run, pixels, times = compute.inference(network, device, mirrored=mirrored), images[:32].to(device), []
+    network, card = model
+    run, pixels, times = compute.inference(network, device, mirrored=card["mirrored"]), images[:32].to(device), []
     for _ in range(6):
         started = time.perf_counter()
-        run(normalize(pixels, **normalization)).cpu()
+        run(normalize(pixels, **card["normalization"])).cpu()
         times.append((time.perf_counter() - started) * 1000 / len(pixels))
     return float(np.median(times[1:]))
 

@@ -97,13 +97,13 @@ def test_what_an_earlier_phase_changes_is_not_shared(many, tmp_path, monkeypatch
 def test_each_fold_is_looked_at_as_its_validation_items_say(many, tmp_path, monkeypatch):
     asked, probabilities = [], crossvalidation.predict.probabilities
 
-    def noted(*what, **how):
-        asked.append(how["mirrored"])
-        return probabilities(*what, **how)
+    def noted(model, *what):
+        asked.append(model.card["mirrored"])
+        return probabilities(model, *what)
 
     verdicts = iter([True, False, True])
     monkeypatch.setattr(
-        crossvalidation.predict, "look", lambda *what, **how: (next(verdicts), probabilities(*what[:3], what[4], **how))
+        crossvalidation.predict, "look", lambda *what: (next(verdicts), probabilities(*what[:3], what[4]))
     )
     monkeypatch.setattr(crossvalidation.predict, "probabilities", noted)
     answers(many, candidate([recipes.Phase("head", "head", 1)]), tmp_path)

@@ -24,6 +24,11 @@ def small():
     return networks.build("small_cnn", 2, "none")
 
 
+def carded(network, normalization=networks.IMAGENET_NORMALIZATION, *, mirrored=False):
+    """The network with as much of a card as probabilities need."""
+    return networks.Model(network, {"normalization": normalization, "mirrored": mirrored})
+
+
 def noise(count):
     return torch.randint(0, 256, (count, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -37,27 +42,26 @@ def plain(colors):
 
 
 def test_predict_is_the_softmax_of_the_rows_asked_for(network, halves):
-    answers = predict.probabilities(network, plain([BLUE, RED, BLUE]), np.array([1, 0]), CPU, normalization=halves)
+    answers = predict.probabilities(carded(network, halves), plain([BLUE, RED, BLUE]), np.array([1, 0]), CPU)
     sure = 1 / (1 + math.exp(-2))
     np.testing.assert_allclose(answers, [[1 - sure, sure], [sure, 1 - sure]], rtol=1e-6)
 
 
 def test_predict_is_the_plain_path_whatever_the_batches():
     network, pixels = small(), noise(7)
-    normalization = networks.IMAGENET_NORMALIZATION
     with torch.no_grad():
-        expected = network.eval()(images.normalize(pixels, **normalization)).softmax(1)
-    answers = predict.probabilities(network, pixels, np.arange(7), CPU, normalization=normalization, batch_size=3)
+        expected = network.eval()(images.normalize(pixels, **networks.IMAGENET_NORMALIZATION)).softmax(1)
+    answers = predict.probabilities(carded(network), pixels, np.arange(7), CPU, batch_size=3)
     np.testing.assert_allclose(answers, expected, atol=1e-6)
 
 
 def test_a_mirrored_look_averages_the_logits_of_both():
-    network, pixels, normalization = small(), noise(3), networks.IMAGENET_NORMALIZATION
-    seen = images.normalize(pixels, **normalization)
+    network, pixels = small(), noise(3)
+    seen = images.normalize(pixels, **networks.IMAGENET_NORMALIZATION)
     with torch.no_grad():
         expected = ((network.eval()(seen) + network(seen.flip(3))) / 2).softmax(1)
-    how = {"normalization": normalization, "mirrored": True}
-    np.testing.assert_allclose(predict.probabilities(network, pixels, np.arange(3), CPU, **how), expected, atol=1e-6)
+    answers = predict.probabilities(carded(network, mirrored=True), pixels, np.arange(3), CPU)
+    np.testing.assert_allclose(answers, expected, atol=1e-6)
 
 
 def test_it_pays_to_look_twice_where_the_mirror_image_is_called_better():
@@ -67,11 +71,12 @@ def test_it_pays_to_look_twice_where_the_mirror_image_is_called_better():
     network = torch.nn.Sequential(torch.nn.Flatten(), head)
     left = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
     left[..., 0] = 255
-    how = {"normalization": {"mean": [0.0] * 3, "deviation": [1.0] * 3}}
+    unscaled = {"mean": [0.0] * 3, "deviation": [1.0] * 3}
     for pixels, label, pays in ((left, 0, False), (left, 1, True)):
-        found, probabilities = predict.look(network, pixels, np.arange(1), np.array([label]), CPU, **how)
+        found, probabilities = predict.look(carded(network, unscaled), pixels, np.arange(1), np.array([label]), CPU)
         assert found is pays
-        expected = predict.probabilities(network, pixels, np.arange(1), CPU, **how, mirrored=pays)
+        model = carded(network, unscaled, mirrored=pays)
+        expected = predict.probabilities(model, pixels, np.arange(1), CPU)
         np.testing.assert_array_equal(probabilities, expected)
 
 
@@ -79,7 +84,7 @@ def test_it_pays_to_look_twice_where_the_mirror_image_is_called_better():
 def test_predict_leaves_the_mode_and_the_statistics(mode):
     network = small().train(mode)
     before = copy.deepcopy(network.state_dict())
-    predict.probabilities(network, noise(4), np.arange(4), CPU, normalization=networks.IMAGENET_NORMALIZATION)
+    predict.probabilities(carded(network), noise(4), np.arange(4), CPU)
     assert all(layer.training is mode for layer in network.modules())
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
@@ -87,7 +92,7 @@ def test_predict_leaves_the_mode_and_the_statistics(mode):
 def test_the_time_of_an_image_is_the_median_of_five_after_a_warm_up(network, halves, monkeypatch):
     clock = iter([0, 9.0, 10, 10.2, 20, 20.6, 30, 30.4, 40, 40.1, 50, 50.5])  # the first is the warm-up
     monkeypatch.setattr(predict.time, "perf_counter", lambda: next(clock))
-    spent = predict.milliseconds_per_image(network, plain([BLUE, RED]), CPU, normalization=halves)
+    spent = predict.milliseconds_per_image(carded(network, halves), plain([BLUE, RED]), CPU)
     assert spent == pytest.approx(400 / 2)
 
 
@@ -146,10 +151,9 @@ def test_the_card_says_whether_a_photo_is_looked_at_twice():
     table = predict.answers(
         networks.Model(network, card), [("noise.png", png(picture[0].permute(1, 2, 0).numpy()))], CPU
     )
-    how = {"normalization": card["normalization"], "mirrored": True}
-    expected = predict.probabilities(network, picture, np.arange(1), CPU, **how)
+    expected = predict.probabilities(carded(network, mirrored=True), picture, np.arange(1), CPU)
     np.testing.assert_allclose(table[["a", "b"]], expected, atol=1e-6)
-    once = predict.probabilities(network, picture, np.arange(1), CPU, normalization=card["normalization"])
+    once = predict.probabilities(carded(network), picture, np.arange(1), CPU)
     assert abs(once - expected).max() > 1e-4
 
 
