@@ -113,8 +113,8 @@ stamp:
 		rm -f pyproject.toml.bak README.md.bak notebooks/*.bak && echo "Stamped $(REPOSITORY) in place of $$old"
 
 # make pins  find the newest versions that fit pyproject.toml and write them to constraints.txt
-pins:
-	@uv pip compile pyproject.toml --extra notebooks --extra dev --extra onnx --universal --python-version 3.11 --upgrade --quiet \
+pins: $(READY)
+	@PATH="$$PATH:$(CURDIR)/$(BIN)" uv pip compile pyproject.toml --extra notebooks --extra dev --extra onnx --universal --python-version 3.11 --upgrade --quiet \
 		--no-annotate --no-header --no-emit-index-url --no-emit-find-links --output-file constraints.txt
 
 clean:

@@ -75,13 +75,15 @@ def ours(dataset: catalog.Dataset, weights: Path, recipe: Recipe, work: Path) ->
     started = time.perf_counter()
     learning = dataset._replace(catalog=dataset.catalog[learned].reset_index(drop=True))
     pixels = images.load_images(learning, SIZE, SIZE)
-    model = training.fit("mobilenet_v2", str(weights), learning, pixels, [""], recipe, CPU, folder=work, report=len)
+    model = training.fit(
+        "mobilenet_v2", str(weights), learning, pixels, [""], recipe, CPU, folder=work, report=session.quiet
+    )
     seconds = time.perf_counter() - started
     best = [row["validation_accuracy"] for row in model.card["history"] if row["kept"]][-1]
     tested = dataset._replace(catalog=dataset.catalog[~learned].reset_index(drop=True))
     pixels = images.load_images(tested, SIZE, SIZE)
     answers = predict.probabilities(model, pixels, np.arange(len(pixels)), CPU).argmax(1)
-    return seconds, best, float((answers == tested.catalog["label"].map(dataset.classes.index)).mean())
+    return seconds, best, float((answers == tested.labels()).mean())
 
 
 def limit(dataset: catalog.Dataset, weights: Path) -> float:
@@ -103,7 +105,7 @@ def vgg_epochs(pixels: torch.Tensor, *, cached: bool) -> float:
     if cached:
         recipe = Recipe([Phase("last", "last stage", 4, 1e-4)], 32, seed=0, copies=1)
         examples = Examples(pixels, labels, np.arange(len(pixels)), np.arange(1))
-        training.train(network, examples, recipe, CPU, cache=Path("none"), report=len)
+        training.train(network, examples, recipe, CPU, cache=Path("none"), report=session.quiet)
         return time.perf_counter() - started
     networks.freeze(network, train="last stage")
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -197,7 +199,7 @@ def epoch_from_memory(pixels: torch.Tensor, labels: np.ndarray) -> tuple[float]:
     recipe = Recipe([phase], peers.SMALL_BATCH, 0, 0.0, 0.0, keep_norms=False, copies=1, normalization=halves)
     examples = Examples(pixels, labels, np.arange(len(pixels)), np.arange(100))
     started = time.perf_counter()
-    training.train(network, examples, recipe, CPU, cache=Path("none"), report=len)
+    training.train(network, examples, recipe, CPU, cache=Path("none"), report=session.quiet)
     return (time.perf_counter() - started,)
 
 

@@ -66,7 +66,7 @@ def measure(raw: Path, folder: Path) -> dict[str, float]:
     pixels = images.load_images(dataset, SIZE, SIZE, memory_bytes=LIMIT_BYTES)
     times.append(time.perf_counter())
     model = training.fit(
-        "resnet18", "none", dataset, pixels, [""], RECIPE, torch.device("cpu"), folder=folder, report=len
+        "resnet18", "none", dataset, pixels, [""], RECIPE, torch.device("cpu"), folder=folder, report=session.quiet
     )
     times.append(time.perf_counter())
     steps = dict(zip(("preparing (s)", "decoding (s)", "training (s)"), np.diff(times).tolist(), strict=True))

@@ -46,7 +46,7 @@ def put_section(page: Path, title: str, text: str) -> None:
 def markdown(table: pd.DataFrame) -> str:
     """The table with its index as a Markdown table."""
     table = table.reset_index()
-    rows = [table.columns, ["---"] * len(table.columns), *table.to_numpy()]
+    rows = [table.columns, ["---"] * len(table.columns), *table.itertuples(index=False)]
     return "\n".join("| " + " | ".join(str(value) for value in row) + " |" for row in rows)
 
 

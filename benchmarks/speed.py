@@ -160,11 +160,13 @@ def attribution(bench: Bench) -> str:
     """Integrated Gradients of a trained network, ours and Captum's."""
     dataset = bench.dataset
     pixels = images.load_images(dataset, SIZE, SIZE)
-    labels = dataset.catalog["label"].map(dataset.classes.index).to_numpy()
+    labels = dataset.labels()
     torch.manual_seed(0)
     network = networks.build("mobilenet_v2", len(dataset.classes), str(bench.weights))
     learned = [catalog.rows_where(dataset.catalog, split=split) for split in ("train", "validation")]
-    training.train(network, Examples(pixels, labels, *learned), HEAD, CPU, cache=bench.folder / "work", report=len)
+    training.train(
+        network, Examples(pixels, labels, *learned), HEAD, CPU, cache=bench.folder / "work", report=session.quiet
+    )
     what = (network, pixels[-32:], labels[-32:])
     runs = {
         "ours": lambda: contenders.attribution_by_us(*what),

@@ -98,7 +98,7 @@ def write_zip(path: str | Path, members: Iterable[tuple[str, bytes]]) -> Path:
     Raises ArchiveError where a name is unsafe or comes twice.
     """
     path, seen = Path(path), set()
-    with whole(path) as unfinished, zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as target:
+    with atomic(path) as unfinished, zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as target:
         for name, data in members:
             _check_name(path, name, seen)
             member = zipfile.ZipInfo(name, _TIMESTAMP)
@@ -120,7 +120,7 @@ def threaded(function: Callable[[Task], Result], tasks: Iterable[Task]) -> Itera
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic(path: Path) -> Iterator[Path]:
     """Another path to write to, in a folder that is there: it becomes `path` at the end, or is gone after an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}.unfinished{path.suffix}")

@@ -89,7 +89,7 @@ def bytes_of(shape: tuple[int, ...], dtype: np.dtype) -> int:
 
 def _write(parts: Iterable[torch.Tensor], shape: tuple[int, ...], dtype: np.dtype, file: Path) -> None:
     filled = 0
-    with archives.whole(file) as unfinished, unfinished.open("wb") as stream:
+    with archives.atomic(file) as unfinished, unfinished.open("wb") as stream:
         header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(stream, header)
         for part in parts:

@@ -45,6 +45,10 @@ class Dataset(NamedTuple):
     stored: dict[str, int] | None = None
     empty: dict[str, dict] | None = None
 
+    def labels(self) -> np.ndarray:
+        """(N,): the number of each image's class, in the order of the catalog."""
+        return self.catalog["label"].map(self.classes.index).to_numpy(copy=True)
+
     def sha256(self) -> str:
         """Digest of the archive or folder: the models trained on it carry it."""
         with Archive(self.path) as archive:

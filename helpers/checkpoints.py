@@ -52,7 +52,7 @@ def save(
     tensors |= {f"kept.{name}": tensor for name, tensor in kept.items()}
     for index, slots in (optimizer.state_dict()["state"] if optimizer else {}).items():
         tensors |= {f"optimizer.{index}.{slot}": tensor for slot, tensor in slots.items()}
-    with archives.whole(file) as unfinished:
+    with archives.atomic(file) as unfinished:
         unfinished.write_bytes(to_bytes(tensors, {"key": key, "history": json.dumps(history)}))
 
 

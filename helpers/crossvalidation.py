@@ -145,7 +145,7 @@ def _answers(
 ) -> dict[str, pd.DataFrame]:
     """Calibrated answers for the validation and the test images of one fold, by newly trained networks."""
     architecture, weights, groups, recipe = candidate
-    labels = dataset.catalog["label"].map(dataset.classes.index).to_numpy()
+    labels = dataset.labels()
     parts: dict[str, list[pd.DataFrame]] = {"validation": [], "test": []}
     for views in groups:
         how = {"folder": folder, "report": session.quiet, "shared": shared}

@@ -69,7 +69,7 @@ def to_onnx(model: Model, path: str | Path) -> Path:
     path, size = Path(path), model.card["input"]
     example = torch.zeros(2, 3, size["height"], size["width"])
     try:
-        with archives.whole(path) as unfinished, warnings.catch_warnings():
+        with archives.atomic(path) as unfinished, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the exporter about itself
             program = torch.onnx.export(
                 _Whole(model).eval(),

@@ -166,6 +166,6 @@ def _warp(images: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> tor
     zero = torch.zeros_like(cosine)
     aspect = images.shape[2] / images.shape[3]
     theta = torch.stack([cosine, -sine * aspect, zero, sine / aspect, cosine, zero], 1).view(-1, 2, 3)
-    with torch.autocast(images.device.type, enabled=False):  # positions need all their digits
+    with torch.autocast(images.device.type, enabled=False):  # positions need float32
         grid = F.affine_grid(theta, list(images.shape), align_corners=False)
         return F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=False)

@@ -250,7 +250,7 @@ def _answer_all(wanted: argparse.Namespace) -> None:
     session.keep_memory()
     models = load_models(wanted.models_archive, wanted.network)
     members = models if wanted.network else chosen(models)
-    with archives.whole(wanted.output) as unfinished:
+    with archives.atomic(wanted.output) as unfinished:
         unfinished.touch()  # a folder that cannot be written to fails now, not at the end,
         if wanted.output.exists():
             wanted.output.open("a").close()  # and so does a table that another program holds open

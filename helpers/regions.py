@@ -48,7 +48,7 @@ def pointed(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     return masks.reshape(len(maps), -1)[np.arange(len(maps)), maps.reshape(len(maps), -1).argmax(1)]
 
 
-def overlaps(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
+def ious(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """(N,): intersection over union of the mask (N, H, W) and as many pixels as it has, those that count most."""
     found = []
     for values, mask in zip(maps.reshape(len(maps), -1), masks.reshape(len(maps), -1), strict=True):
@@ -70,7 +70,7 @@ def region_table(maps: np.ndarray, regions: dict[str, np.ndarray], seen: np.ndar
     for name, masks in regions.items():
         table = pd.DataFrame({"image": range(len(maps)), "region": name})
         area = (masks & seen).sum((1, 2)) / seen.sum((1, 2))
-        figures = (shares(maps, masks), area, masks.mean((1, 2)), pointed(maps, masks), overlaps(maps, masks))
+        figures = (shares(maps, masks), area, masks.mean((1, 2)), pointed(maps, masks), ious(maps, masks))
         tables.append(table.assign(**dict(zip(FIGURES, figures, strict=True)))[masks.any((1, 2))])
     return pd.concat(tables, ignore_index=True)
 

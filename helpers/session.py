@@ -68,6 +68,16 @@ def resolve(path: str | Path) -> Path:
     return path.resolve() if path.is_absolute() or path.exists() else root() / path
 
 
+def resolve_weights(weights: str) -> str:
+    """What a network starts from: "imagenet" or "none" as they are, or the absolute path of a weights file.
+
+    Raises FileNotFoundError for a file that is not there.
+    """
+    if weights in ("imagenet", "none"):
+        return weights
+    return str(require(resolve(weights), 'give weights as "imagenet", "none" or a path'))
+
+
 def pick_device(device: str) -> torch.device:
     """The device of that name, or for "auto" a GPU where there is one. Raises ParameterError where it is not there.
 
@@ -135,7 +145,7 @@ def require(path: Path, remedy: str) -> Path:
 
         print(f"{path.name} is not here: choose it on your computer ({remedy})")
         for data in files.upload().values():
-            with archives.whole(path) as unfinished:
+            with archives.atomic(path) as unfinished:
                 unfinished.write_bytes(data)
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: {remedy}")

@@ -40,7 +40,7 @@ Report = Callable[[str], None]
 Shared = dict[str, activations.Remembered]  # by what learns on them: "head", "last stage" or a stage's name
 
 
-class _Stretch(NamedTuple):
+class _PhaseState(NamedTuple):
     """What a phase works with: the part that learns, what it is fed with, and who moves its weights."""
 
     phase: Phase
@@ -80,18 +80,18 @@ def train(
     report = report if distributed.is_first() else session.quiet
     network.to(device, memory_format=torch.channels_last)
     state = _resume(checkpoint, key, network, report)
-    history, kept, stretch = state.history, state.kept, None
+    history, kept, current = state.history, state.kept, None
     setting = activations.Setting(recipe.seed, recipe.augmentation, recipe.normalization, device, cache)
     while upcoming := next_epoch(history, recipe):
         phase, epoch = upcoming
         number, started = len(history) + 1, time.perf_counter()
-        if stretch is None or stretch.phase != phase:
-            stretch = None  # lets go of its activations
+        if current is None or current.phase != phase:
+            current = None  # lets go of its activations
             if epoch == 0:
                 load_state(network, kept or network.state_dict())
             stored = (shared or {}).get(phase.train)
-            stretch = _start(network, examples, recipe, phase, setting, report, state if epoch else None, stored)
-        figures = _solve(stretch) if phase.train == stages.HEAD else _learn(stretch, epoch, number)
+            current = _start(network, examples, recipe, phase, setting, report, state if epoch else None, stored)
+        figures = _solve(current) if phase.train == stages.HEAD else _learn(current, epoch, number)
         row = {"epoch": number, "phase": phase.name, **figures, "seconds": time.perf_counter() - started}
         lowest = min((old["validation_loss"] for old in history), default=math.inf)
         row["kept"] = row["validation_loss"] < lowest if recipe.patience else epoch + 1 == rounds(phase)
@@ -100,7 +100,7 @@ def train(
             kept = {name: tensor.cpu().clone() for name, tensor in network.state_dict().items()}
         report(_describe(row, sum(rounds(phase) for phase in recipe.phases)))
         if checkpoint and distributed.is_first():
-            checkpoints.save(checkpoint, key, history, kept, network, stretch.optimizer)
+            checkpoints.save(checkpoint, key, history, kept, network, current.optimizer)
     load_state(network, kept)
     network.eval()
     return pd.DataFrame(history)
@@ -150,7 +150,7 @@ def _start(
     report: Report,
     resumed: checkpoints.State | None,
     stored: activations.Remembered | None,
-) -> _Stretch:
+) -> _PhaseState:
     """Freeze what does not learn and, where that pays, run it once for all epochs, if it is not stored already."""
     stored = stored and activations.of_rows(stored, examples)
     frozen, learning = stages.split(network, phase.train)
@@ -159,7 +159,7 @@ def _start(
     loss = loss_function(examples.labels[examples.train], classes, recipe.label_smoothing, setting.device)
     if phase.train == stages.HEAD:
         inputs = stored or activations.remember(frozen, examples, setting, phase.epochs, report)
-        return _Stretch(phase, network, examples, recipe, setting.device, loss, learning, inputs, None)
+        return _PhaseState(phase, network, examples, recipe, setting.device, loss, learning, inputs, None)
     if stored:
         inputs = activations.inputs_from(stored, examples, setting)
     else:
@@ -169,12 +169,12 @@ def _start(
     if resumed:
         checkpoints.restore(optimizer, resumed)
     learning = distributed.parallel(learning)
-    return _Stretch(phase, network, examples, recipe, setting.device, loss, learning, inputs, optimizer)
+    return _PhaseState(phase, network, examples, recipe, setting.device, loss, learning, inputs, optimizer)
 
 
-def _learn(stretch: _Stretch, epoch: int, number: int) -> dict[str, float]:
+def _learn(current: _PhaseState, epoch: int, number: int) -> dict[str, float]:
     """Learn from all examples once and validate. Its random numbers follow from the seed and its number alone."""
-    _, network, examples, recipe, device, loss, learning, inputs, optimizer = stretch
+    _, network, examples, recipe, device, loss, learning, inputs, optimizer = current
     labels = torch.as_tensor(examples.labels[examples.train], device=device)
     half = compute.precision(device) == torch.float16
     scaler = torch.amp.GradScaler(device.type, _FIRST_SCALE, enabled=half)
@@ -183,8 +183,8 @@ def _learn(stretch: _Stretch, epoch: int, number: int) -> dict[str, float]:
     with torch.random.fork_rng([device] if device.type == "cuda" else []), distributed.whole_batches(network):
         order = batches(np.arange(len(labels)), recipe.batch_size, seed_epoch(recipe.seed, number))
         for step, positions in enumerate(order):
-            factor = learning_rate_factor(epoch * len(order) + step, stretch.phase.epochs * len(order))
-            optimizer.param_groups[0]["lr"] = stretch.phase.learning_rate * factor
+            factor = learning_rate_factor(epoch * len(order) + step, current.phase.epochs * len(order))
+            optimizer.param_groups[0]["lr"] = current.phase.learning_rate * factor
             own = distributed.share(positions)
             values, truth = inputs.train(epoch, own), labels[own.to(device)]
             with compute.autocast(learning, device, learning=True):
@@ -197,37 +197,37 @@ def _learn(stretch: _Stretch, epoch: int, number: int) -> dict[str, float]:
             scaler.update()
             sums = sums + _sums(batch_loss, logits, truth)
     figures = _figures("train", distributed.total(sums))
-    learned = {"learning_rate": optimizer.param_groups[0]["lr"]} | figures | _validate(stretch)
+    learned = {"learning_rate": optimizer.param_groups[0]["lr"]} | figures | _validate(current)
     if not math.isfinite(learned["train_loss"] + learned["validation_loss"]):
         raise FloatingPointError(
-            f"The loss of epoch {number} is no longer a number: choose a lower {stretch.phase.name} learning rate"
+            f"The loss of epoch {number} is no longer a number: choose a lower {current.phase.name} learning rate"
         )
     return learned | {"samples": int(sums[1:].sum())}
 
 
-def _validate(stretch: _Stretch) -> dict[str, float]:
+def _validate(current: _PhaseState) -> dict[str, float]:
     """The figures of the validation examples, each counted once however many processes share them."""
-    labels = torch.as_tensor(stretch.examples.labels[stretch.examples.validation], device=stretch.device)
+    labels = torch.as_tensor(current.examples.labels[current.examples.validation], device=current.device)
     sums = 0
-    stretch.network.eval()
-    for positions in batches(np.arange(len(labels)), stretch.recipe.batch_size):
+    current.network.eval()
+    for positions in batches(np.arange(len(labels)), current.recipe.batch_size):
         own = distributed.share(positions)
-        with torch.inference_mode(), compute.autocast(stretch.learning, stretch.device, learning=False):
-            logits = stretch.learning(stretch.inputs.validation(own))
-        truth = labels[own.to(stretch.device)]
-        sums = sums + _sums(stretch.loss(logits, truth), logits, truth)
+        with torch.inference_mode(), compute.autocast(current.learning, current.device, learning=False):
+            logits = current.learning(current.inputs.validation(own))
+        truth = labels[own.to(current.device)]
+        sums = sums + _sums(current.loss(logits, truth), logits, truth)
     return _figures("validation", distributed.total(sums))
 
 
-def _solve(stretch: _Stretch) -> dict[str, float]:
+def _solve(current: _PhaseState) -> dict[str, float]:
     """Put the solved head into the network; the figures are those of the features that it was solved and chosen on."""
-    head, examples = stretch.network.get_submodule(stages.head_name(stretch.network)), stretch.examples
+    head, examples = current.network.get_submodule(stages.head_name(current.network)), current.examples
     features = {}
-    for split, values in stretch.inputs._asdict().items():
+    for split, values in current.inputs._asdict().items():
         labels = examples.labels[getattr(examples, split)]
         copies = len(values) // len(labels)
-        features[split] = heads.Features(values, torch.as_tensor(np.tile(labels, copies), device=stretch.device))
-    solution = heads.solve(**features, classes=len(head.weight), loss=stretch.loss, device=stretch.device)
+        features[split] = heads.Features(values, torch.as_tensor(np.tile(labels, copies), device=current.device))
+    solution = heads.solve(**features, classes=len(head.weight), loss=current.loss, device=current.device)
     with torch.no_grad():
         head.weight.copy_(solution.weight.view_as(head.weight))
         head.bias.copy_(solution.bias)
@@ -235,10 +235,10 @@ def _solve(stretch: _Stretch) -> dict[str, float]:
     for split, (values, labels) in features.items():
         sums = 0
         for rows in batches(np.arange(len(labels)), _SOLVED_ROWS):
-            logits = solution.logits(values[rows].to(stretch.device))
-            sums = sums + _sums(stretch.loss(logits, labels[rows]), logits, labels[rows])
+            logits = solution.logits(values[rows].to(current.device))
+            sums = sums + _sums(current.loss(logits, labels[rows]), logits, labels[rows])
         figures |= _figures(split, sums)
-    return figures | {"samples": len(stretch.inputs.train)}
+    return figures | {"samples": len(current.inputs.train)}
 
 
 def _sums(loss: torch.Tensor, logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -282,7 +282,7 @@ def fit(
     network = networks.build(architecture, len(dataset.classes), weights)
     facts = {"views": views, "size": tuple(images.shape[2:]), "weights": weights}
     card = networks.describe(architecture, dataset, **facts, normalization=recipe.normalization)
-    labels = dataset.catalog["label"].map(dataset.classes.index).to_numpy()
+    labels = dataset.labels()
     rows = [rows_where(dataset.catalog, split=split, view=views) for split in ("train", "validation")]
     identity = json.dumps([card, asdict(recipe)])
     examples = Examples(images, labels, *rows)

@@ -84,14 +84,14 @@ def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> float:
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """(N,): the p-values of N tests, raised so that one below 0.05 is a false alarm in 5 % of all such series at most.
+    """(N,): the p-values of N tests, adjusted for their number: the family-wise error rate below 0.05 is 5 % at most.
 
     Source: Holm (1979), A Simple Sequentially Rejective Multiple Test Procedure.
     """
     values, order = np.asarray(p_values, float), np.argsort(p_values)
-    raised = np.empty_like(values)
-    raised[order] = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)).clip(max=1)
-    return raised
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)).clip(max=1)
+    return adjusted
 
 
 def fit_learning_curve(images: Sequence[int], errors: Sequence[float]) -> LearningCurve:

@@ -4,7 +4,6 @@ import ast
 import re
 import sys
 import tomllib
-from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -65,15 +64,11 @@ def test_a_module_imports_only_from_the_floors_below(module):
     assert {name: FLOORS[name] for name in imported(module) if FLOORS[name] >= FLOORS[module]} == {}
 
 
-def test_nothing_is_imported_in_a_circle():
-    order = [*TopologicalSorter({module: imported(module) for module in MODULES}).static_order()]
-    assert sorted(order) == MODULES
-
-
 @pytest.mark.parametrize("module", ["plots", "curves", "evaluation", "calibration", "uncertainty"])
 def test_what_takes_arrays_and_tables_knows_no_networks(module):
     assert reached(module).isdisjoint({"networks", "training", "attribution", "images"})
-    assert not any("torch" in ast.unparse(node) for node in tree(module).body if isinstance(node, ast.Import))
+    imports = [node for node in tree(module).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert not any("torch" in ast.unparse(node) for node in imports)
 
 
 def test_conda_gives_python_and_everything_else_comes_from_the_package_and_its_pins():
@@ -120,8 +115,11 @@ def test_every_pin_is_exact_and_names_no_host_or_file():
 
 def test_the_tested_pythons_are_those_the_package_and_its_environment_allow():
     python = Requirement(yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"][0])
+    workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
+    tested = workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
+    assert "3.11" in tested
     for allowed in (python.specifier, SpecifierSet(PROJECT["requires-python"])):
-        assert all(f"{version}.4" in allowed for version in ("3.11", "3.12", "3.13"))
+        assert all(f"{version}.4" in allowed for version in tested)
         assert "3.10.9" not in allowed
 
 

@@ -23,16 +23,16 @@ def command(dataset, tmp_path, monkeypatch):
 
 
 def test_the_command_cuts_photos_out_where_it_is_asked_to(command, tmp_path):
-    for name, views in (("whole.zip", []), ("cut.zip", ["top"])):
-        path = command(name, *(["--crop", *views] if views else []))
-        assert list(networks.load_models(path)["small_cnn"].card["empty"]) == views
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["cut.zip", "whole.zip"]
+    path = command("cut.zip", "--crop", "top")
+    assert list(networks.load_models(path)["small_cnn"].card["empty"]) == ["top"]
+    assert [file.name for file in tmp_path.iterdir()] == ["cut.zip"]
     with pytest.raises(ValueError, match="--crop: no view is called below; there are side, top"):
         command("none.zip", "--crop", "below")
 
 
 def test_checkpoints_stay_in_the_folder_that_was_given_for_them(command, tmp_path, capsys):
-    command("first.zip", "--work", str(tmp_path / "work"))
+    path = command("first.zip", "--work", str(tmp_path / "work"))
+    assert list(networks.load_models(path)["small_cnn"].card["empty"]) == []
     assert "epoch   1/1" in capsys.readouterr().out
     command("again.zip", "--work", str(tmp_path / "work"))
     printed = capsys.readouterr().out

@@ -38,9 +38,9 @@ def test_the_pointing_game_asks_for_the_pixel_that_counts_most():
 
 def test_the_overlap_is_that_of_as_many_pixels_as_the_region_has():
     # first image: the two that count most are the corner and, of equals, the last; one of them is on the left
-    assert regions.overlaps(MAPS, LEFT).tolist() == pytest.approx([1 / 3, 1 / 3])
-    assert regions.overlaps(MAPS, CORNER).tolist() == [1.0, 0.0]
-    assert regions.overlaps(LEFT.astype(float), LEFT).tolist() == [1.0, 1.0]
+    assert regions.ious(MAPS, LEFT).tolist() == pytest.approx([1 / 3, 1 / 3])
+    assert regions.ious(MAPS, CORNER).tolist() == [1.0, 0.0]
+    assert regions.ious(LEFT.astype(float), LEFT).tolist() == [1.0, 1.0]
 
 
 def test_the_region_table_sets_attribution_beside_area_and_leaves_out_what_an_image_has_not():
