@@ -102,17 +102,23 @@ def _integrate(
 
 
 def internal_batch_size(network: nn.Module, image: torch.Tensor) -> int:
-    """How many images may be differentiated at once within MEMORY_BYTES: measured on one image (1, 3, H, W)."""
-    kept = 0
+    """How many images may be differentiated at once within MEMORY_BYTES: measured on one image (1, 3, H, W).
+
+    What is kept for the way back counts once, and the network's own numbers not at all: all images share them.
+    """
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*network.parameters(), *network.buffers())}
+    kept: dict[int, int] = {}
 
     def count(tensor: torch.Tensor) -> torch.Tensor:
-        nonlocal kept
-        kept += tensor.nbytes
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = 0 if storage.data_ptr() in own else storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        network(image.detach().clone().requires_grad_(True))
-    return max(1, min(_LARGEST_BATCH[image.device.type == "cpu"], MEMORY_BYTES // max(kept, 1)))
+        output = network(image.detach().clone().requires_grad_(True))
+    needed = sum(kept.values())
+    del output  # and with it all that was kept: until here no address was used twice
+    return max(1, min(_LARGEST_BATCH[image.device.type == "cpu"], MEMORY_BYTES // max(needed, 1)))
 
 
 def explain(

@@ -75,10 +75,10 @@ def choose(probabilities: np.ndarray, damaged: np.ndarray, costs: Costs) -> Deci
     """The decision with the lowest mean cost on validation data; of equals, the one with the fewest inspections.
 
     probabilities: (N,) of damage. damaged: (N,) bool. Never dearer there than any of FIXED.
-    Raises ValueError where a cost is negative or there are no data.
+    Raises ValueError where a cost is negative or no number, or there are no data.
     """
-    if min(costs) < 0:
-        raise ValueError(f"Costs must be 0 or more: {costs}")
+    if not all(0 <= cost < math.inf for cost in costs):
+        raise ValueError(f"Costs must be numbers of 0 or more: {costs}")
     if len(probabilities) == 0:
         raise ValueError("A decision is chosen on validation data, and there are none")
     values = np.unique(probabilities)

@@ -9,12 +9,15 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torchvision.ops import StochasticDepth
+
+_PATIENCE = timedelta(days=1)  # the first process may decode for hours; one that dies ends all of them at once
 
 Value = TypeVar("Value")
 
@@ -26,7 +29,7 @@ def start(device: torch.device) -> torch.device:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
     return device
 
 

@@ -85,13 +85,12 @@ def main() -> None:
     wanted = parser.parse_args()
     session.keep_memory()
     device = distributed.start(session.pick_device(wanted.device))
-    try:
-        _fit(wanted, device)
-    finally:
-        distributed.stop()
+    _fit(wanted, device)
+    distributed.stop()  # not after an error: it would wait for processes that wait for this one, and hide the reason
 
 
 def _fit(wanted: argparse.Namespace, device: torch.device) -> None:
+    output = session.output(wanted.output_archive.resolve(), wanted.data_archive)
     dataset = catalog.load(wanted.data_archive)
     network = networks.build(wanted.architecture, len(dataset.classes), "none")
     size = networks.input_size(network, wanted.image_height, wanted.image_width)
@@ -102,12 +101,12 @@ def _fit(wanted: argparse.Namespace, device: torch.device) -> None:
     fields = _DEFAULTS | (_FROM_NOTHING if wanted.weights == "none" else {}) | wanted.recipe
     recipe = Recipe(**fields | {"phases": [Phase(*phase) for phase in fields["phases"]]})
     views = wanted.views or dataset.views or [""]
-    folder = wanted.work or wanted.output_archive.with_suffix(".work")
+    folder = wanted.work or output.with_suffix(".work")
     what = (wanted.architecture, wanted.weights, dataset, _load_together(dataset, *size), views, recipe, device)
     model = training.fit(*what, folder=folder)
     if distributed.is_first():
         kept = pd.DataFrame(model.card["history"]).query("kept").tail(1).set_axis([wanted.architecture])
-        print(networks.save_models(wanted.output_archive, {wanted.architecture: model}, kept))
+        print(networks.save_models(output, {wanted.architecture: model}, kept))
     distributed.wait()
     if not wanted.work and distributed.is_first_here():
         shutil.rmtree(folder, ignore_errors=True)  # machines that share a disk share the folder

@@ -163,6 +163,8 @@ class Scale(nn.Module):
 
 def _warp(images: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
     """Each image (N, C, H, W) looked up through its matrix [[cosine, -sine], [sine, cosine]] (N,) each."""
+    if len(images) == 0:  # of several processes, one without a part of the batch; PyTorch warps no empty batch
+        return images
     zero = torch.zeros_like(cosine)
     aspect = images.shape[2] / images.shape[3]
     theta = torch.stack([cosine, -sine * aspect, zero, sine / aspect, cosine, zero], 1).view(-1, 2, 3)

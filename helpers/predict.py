@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from sklearn.metrics import log_loss
 
-from helpers import archives, compute, crops, session, sources
+from helpers import compute, crops, session, sources
 from helpers.archives import ArchiveError, threaded
 from helpers.arrays import Array
 from helpers.decisions import INSPECT, Decision, actions
@@ -43,18 +43,24 @@ class Seen(NamedTuple):
 
 
 def probabilities(
-    model: Model, images: Array, rows: np.ndarray, device: torch.device, batch_size: int = _BATCH_SIZE
+    model: Model,
+    images: Array,
+    rows: np.ndarray,
+    device: torch.device,
+    batch_size: int = _BATCH_SIZE,
+    corruption: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> np.ndarray:
     """(len(rows), C), not calibrated, of the images (N, 3, H, W) uint8 in these rows, normalized as the card says.
 
     Where the card says that it is mirrored, see `compute.inference`. The network is left as it was.
+    corruption: what is done to each batch of images (M, 3, H, W) uint8 before, see `corruptions.corrupt`.
     """
     network, card = model
     run = compute.inference(network, device, mirrored=card["mirrored"])
-    parts = [
-        run(normalize(images[batch].to(device), **card["normalization"])).softmax(1).cpu()
-        for batch in batches(rows, batch_size)
-    ]
+    parts = []
+    for batch in batches(rows, batch_size):
+        pixels = corruption(images[batch]) if corruption else images[batch]
+        parts.append(run(normalize(pixels.to(device), **card["normalization"])).softmax(1).cpu())
     return torch.cat(parts).numpy()
 
 
@@ -144,7 +150,8 @@ def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.dev
     def see(photo: Photo) -> tuple[str, Seen]:
         name, data = photo
         key = by_view.get(_item_and_view(name, views)[1])
-        return (key, _seen(name, data, members[key].card)) if key else (first, Seen(name, None, unknown))
+        problem = str(data) if isinstance(data, ArchiveError) else unknown
+        return (key, _seen(name, data, members[key].card)) if key else (first, Seen(name, None, problem))
 
     waiting: dict[str, list[Seen]] = {key: [] for key in members}
     tables = []
@@ -237,8 +244,6 @@ def main() -> None:
     parser.add_argument("--network", nargs="*", default=[], help="names in the archive; the chosen one, if not given")
     parser.add_argument("--device", default="auto", help='"auto", "cpu", "cuda", "mps"')
     wanted = parser.parse_args()
-    if wanted.output.is_dir():
-        parser.error(f"--output {wanted.output} is a folder: give the path of a table, as in decisions.csv")
     sys.stdout.reconfigure(errors="backslashreplace")  # a log may not know all letters of a file's name
     try:
         _answer_all(wanted)
@@ -248,18 +253,15 @@ def main() -> None:
 
 def _answer_all(wanted: argparse.Namespace) -> None:
     session.keep_memory()
+    output = session.output(wanted.output.resolve(), wanted.models_archive, Path(wanted.photos))
     models = load_models(wanted.models_archive, wanted.network)
     members = models if wanted.network else chosen(models)
-    with archives.atomic(wanted.output) as unfinished:
-        unfinished.touch()  # a folder that cannot be written to fails now, not at the end,
-        if wanted.output.exists():
-            wanted.output.open("a").close()  # and so does a table that another program holds open
-        started = time.perf_counter()
-        table = decide(members, sources.photos(wanted.photos), session.pick_device(wanted.device))
-        seconds = time.perf_counter() - started
-        if table.empty:
-            raise ValueError(f"{wanted.photos} holds no photo: nothing was written")
-        table.to_csv(unfinished, index=False, errors="backslashreplace")  # names of any system
+    started = time.perf_counter()
+    table = decide(members, sources.photos(wanted.photos), session.pick_device(wanted.device))
+    seconds = time.perf_counter() - started
+    if table.empty:
+        raise ValueError(f"{wanted.photos or 'photos'} holds no photo: nothing was written")
+    session.write_table(output, table)
     failed, remarks = table[table["problem"] != ""], table[table["remark"] != ""]
     used = int(table["photos"].sum())
     print(f"{used} photos of {len(table) - len(failed)} items in {seconds:.1f} s: {used / seconds:.1f} images a second")

@@ -62,8 +62,15 @@ class Recipe:
         """Raises ValueError where two phases have one name, or a number is impossible."""
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size} must be 1 or more")
-        if negative := [phase for phase in self.phases if phase.epochs < 0]:
-            raise ValueError(f"{negative[0].name}: {negative[0].epochs} epochs are less than none")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing={self.label_smoothing} must be from 0 to below 1")
+        if self.patience < 0:
+            raise ValueError(f"patience={self.patience} must be 0 or more")
+        for phase in self.phases:
+            if phase.epochs < 0:
+                raise ValueError(f"{phase.name}: {phase.epochs} epochs are less than none")
+            if not 0 <= phase.learning_rate < math.inf:
+                raise ValueError(f"{phase.name}: a learning rate of {phase.learning_rate} is below 0, or no number")
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
             raise ValueError(f"Phases are told apart by their names: {', '.join(names)} are not all different")

@@ -9,12 +9,14 @@ import importlib.metadata
 import platform
 import random
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import pandas as pd
 import torch
 from tqdm import tqdm
 
@@ -32,8 +34,9 @@ class ParameterError(ValueError):
 def start() -> Path:
     """Print the versions and the device at hand, and return the project's root: what every set-up cell ends with.
 
-    Figures go into the notebook, whatever backend the surroundings ask for.
+    Figures go into the notebook, whatever backend the surroundings ask for, and tables show their texts in full.
     """
+    pd.set_option("display.max_colwidth", None)
     if shell := _ipython():
         shell.run_line_magic("matplotlib", "inline")
     keep_memory()
@@ -63,9 +66,42 @@ def root() -> Path:
 
 
 def resolve(path: str | Path) -> Path:
-    """An absolute path for one that a parameter gives: as it stands where it exists, else below the root."""
+    """An absolute path for one that a parameter gives: as it stands where it exists, else below the root.
+
+    Raises ParameterError for an empty one, which would mean the current folder.
+    """
+    if not str(path).strip():
+        raise ParameterError("A path is empty: give a file or a folder")
     path = Path(path).expanduser()
     return path.resolve() if path.is_absolute() or path.exists() else root() / path
+
+
+def output(path: str | Path, *taken: Path) -> Path:
+    """Where a result goes, absolute as `resolve` makes it, in a folder that is there.
+
+    taken: what is read, and where other results go.
+    Raises ParameterError, before any work, for one of these, a folder, and where nothing can be written.
+    """
+    path = resolve(path)
+    if path.resolve() in {other.resolve() for other in taken}:
+        raise ParameterError(f"{path} is read, or written to, already: give this result another path")
+    if path.is_dir():
+        raise ParameterError(f"{path} is a folder: give the path of a file in it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+        if path.exists():
+            path.open("a").close()  # another program may hold it open
+    except OSError as error:
+        raise ParameterError(f"{path} cannot be written to ({error.strerror}): give another path") from error
+    return path
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write the table as CSV, whole or not at all, whatever letters its names have."""
+    with archives.atomic(path) as unfinished:
+        table.to_csv(unfinished, index=False, errors="backslashreplace")
 
 
 def resolve_weights(weights: str) -> str:
@@ -87,7 +123,8 @@ def pick_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.empty(1, device=chosen)
+        if device != "cuda" or not torch.cuda.is_available():  # a tensor would take memory of the first GPU
+            torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ParameterError(f"device {device!r} is not at hand ({reason}): use 'auto', 'cpu' or 'cuda'") from error
@@ -100,7 +137,9 @@ def describe(device: torch.device) -> str:
 
 
 def set_seed(seed: int) -> None:
-    """Seed every generator that a library may draw from."""
+    """Seed every generator that a library may draw from. Raises ParameterError for a number that none takes."""
+    if not 0 <= seed < 2**32:
+        raise ParameterError(f"seed={seed} must be 0 or more, and below 2 to the power of 32")
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)

@@ -15,7 +15,7 @@ import numpy as np
 import pooch
 from PIL import Image
 
-from helpers import sample, session
+from helpers import archives, sample, session
 from helpers.archives import Archive, ArchiveError, write_zip
 from helpers.layouts import is_junk
 from helpers.photos import EXTENSIONS
@@ -39,12 +39,14 @@ def obtain(raw_data: str, sha256: str, folder: Path, *, seed: int, sample_items:
 
     raw_data: "sample" (drawn for `seed` with `sample_items` items), a name of PUBLISHED, a path, or an http(s)
     address. A published file that was downloaded by hand, under its own name, is taken as a path.
-    sha256: checksum of what stands at the address; an address without one is refused.
+    sha256: checksum of what stands at the address, or of the file; an address without one is refused.
     folder: where the drawn sample and downloads are kept.
-    Raises FileNotFoundError for a path that is not there, ArchiveError for a part of a published file, ConnectionError
-    where a download fails.
+    Raises FileNotFoundError for a path that is not there, ArchiveError for a part of a published file or another
+    checksum, ConnectionError where a download fails, ValueError for a sample of no items.
     """
     if raw_data == "sample":
+        if sample_items < 1:
+            raise ValueError(f"sample_items={sample_items} must be 1 or more")
         annotated = min(SAMPLE_ANNOTATED, sample_items // 5 // 2 * 2)
         pictures = sample.draw_sample(sample_items, annotated=annotated, seed=seed)
         return write_zip(folder / "sample-raw-data.zip", pictures)
@@ -57,6 +59,8 @@ def obtain(raw_data: str, sha256: str, folder: Path, *, seed: int, sample_items:
     known = ", ".join(f'"{name}"' for name in ("sample", *PUBLISHED))
     remedy = f"give raw_data as the path of a zip or folder, an address, or one of {known}"
     path = session.require(session.resolve(raw_data), remedy)
+    if sha256 and not (path.is_file() and archives.sha256(path) == sha256.lower()):
+        raise ArchiveError(f"{path} is not the file with the SHA-256 {sha256}: take that file, or give no checksum")
     for name, published in PUBLISHED.items():
         if not published.unpack or path.name != _file_name(published.addresses[0]):
             continue
@@ -65,6 +69,12 @@ def obtain(raw_data: str, sha256: str, folder: Path, *, seed: int, sample_items:
         if not _holds_photos(path):
             raise ArchiveError(f"{path} is not the published file of {name}, or a part of it: download it again")
     return path
+
+
+def local(raw_data: str) -> list[Path]:
+    """The zip or folder that `obtain` would read in place: none for a name or an address."""
+    named = raw_data in ("sample", *PUBLISHED) or urlsplit(raw_data).scheme in ("http", "https")
+    return [] if named else [session.resolve(raw_data)]
 
 
 def download(address: str, checksum: str | None, folder: Path) -> Path:

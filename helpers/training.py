@@ -1,4 +1,4 @@
-"""The training loop: every phase of a recipe, early stopping, and a checkpoint after every epoch to go on from."""
+"""The training loop: every phase of a recipe, early stopping, and checkpoints to go on from."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ from helpers.recipes import Loss, Phase, Recipe, learning_rate_factor, loss_func
 
 _SOLVED_ROWS = 8192  # of features at once
 _FIRST_SCALE = 1024.0  # of float16 gradients, at the beginning of an epoch
+_CHECKPOINT_RARITY = 9  # times as long as writing one is nothing written: on a fast GPU VGG16 takes longer to write
 
 Report = Callable[[str], None]
 Shared = dict[str, activations.Remembered]  # by what learns on them: "head", "last stage" or a stage's name
@@ -70,8 +71,9 @@ def train(
 
     Kept is the epoch with the lowest validation loss, or without patience the last of each phase; every phase starts
     from the one that is kept so far. Losses are means over samples.
-    cache: a folder for activations that memory cannot hold. checkpoint: a file written after every epoch. A run that
-    finds its own goes on from there, with the result of an unbroken one; identity and recipe tell whose it is.
+    cache: a folder for activations that memory cannot hold. checkpoint: a file written after epochs, as often as a
+    tenth of the time allows, and at the end. A run that finds its own goes on from there, with the result of an
+    unbroken one; identity and recipe tell whose it is.
     shared: what frozen parts give for all images, by the `train` of the phase that learns on it.
     Raises ValueError where a split or the recipe is empty, FloatingPointError where the loss is no longer a number.
     """
@@ -81,6 +83,7 @@ def train(
     network.to(device, memory_format=torch.channels_last)
     state = _resume(checkpoint, key, network, report)
     history, kept, current = state.history, state.kept, None
+    written, writing = -math.inf, 0.0  # when the last checkpoint was, and how long it took
     setting = activations.Setting(recipe.seed, recipe.augmentation, recipe.normalization, device, cache)
     while upcoming := next_epoch(history, recipe):
         phase, epoch = upcoming
@@ -99,8 +102,12 @@ def train(
         if row["kept"]:
             kept = {name: tensor.cpu().clone() for name, tensor in network.state_dict().items()}
         report(_describe(row, sum(rounds(phase) for phase in recipe.phases)))
-        if checkpoint and distributed.is_first():
+        began = time.perf_counter()
+        due = began - written >= _CHECKPOINT_RARITY * writing or not next_epoch(history, recipe)
+        if checkpoint and due and distributed.is_first():
             checkpoints.save(checkpoint, key, history, kept, network, current.optimizer)
+            written = time.perf_counter()
+            writing = written - began
     load_state(network, kept)
     network.eval()
     return pd.DataFrame(history)
@@ -245,8 +252,10 @@ def _sums(loss: torch.Tensor, logits: torch.Tensor, truth: torch.Tensor) -> torc
     """(1 + C * C,) on the device, so that nothing waits: the summed loss of a batch, and its confusion matrix."""
     classes = logits.shape[1]
     exact = torch.float32 if loss.device.type == "mps" else torch.float64  # which that device does not have
-    confusion = torch.bincount(truth * classes + logits.argmax(1), minlength=classes**2)
-    return torch.cat([loss.detach()[None].to(exact), confusion.to(exact)])
+    cells = truth * classes + logits.argmax(1)
+    confusion = torch.zeros(classes**2, dtype=exact, device=loss.device)  # bincount would wait for its largest number
+    confusion.index_add_(0, cells, torch.ones_like(cells, dtype=exact))
+    return torch.cat([loss.detach()[None].to(exact), confusion])
 
 
 def _figures(split: str, sums: torch.Tensor) -> dict[str, float]:

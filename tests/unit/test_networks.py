@@ -234,7 +234,7 @@ def test_published_weights_fill_all_but_the_head(monkeypatch):
 @pytest.mark.parametrize(
     ("architecture", "now", "then"),
     [
-        ("densenet121", r"\.(norm|conv)(\d)\.", r".\1.\2."),
+        ("densenet121", r"(layer\d+)\.(norm|conv)(\d)\.", r"\1.\2.\3."),
         ("vit_b_16", r"\.mlp\.0\.", ".mlp.linear_1."),
         ("vit_b_16", r"\.mlp\.3\.", ".mlp.linear_2."),
     ],
