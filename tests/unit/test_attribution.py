@@ -105,6 +105,13 @@ def test_the_internal_batch_grows_with_the_memory_within_bounds(monkeypatch):
         assert attribution.internal_batch_size(nn.Sequential(*[nn.Sigmoid()] * layers), image) == size
 
 
+def test_what_all_images_share_and_what_is_kept_twice_counts_once(monkeypatch):
+    image = torch.zeros(1, 3, 4, 4)
+    network = nn.Sequential(nn.Sigmoid(), nn.Conv2d(3, 64, 3))  # the sigmoid keeps what the convolution keeps, too
+    monkeypatch.setattr(attribution, "MEMORY_BYTES", 7 * 3 * 4 * 4 * 4)
+    assert attribution.internal_batch_size(network.requires_grad_(False), image) == 7
+
+
 def test_the_internal_batch_changes_nothing_but_the_memory(network, halves, monkeypatch):
     images = noise(1, 4, 4)
     whole = explain(network, images, [0], "black", halves)

@@ -74,9 +74,9 @@ def test_many_items_are_decided_as_well_as_the_fixed_ones():
     assert all(chosen <= decisions.mean_cost(probabilities, damaged, costs, fixed) for fixed in FIXED.values())
 
 
-@pytest.mark.parametrize("costs", [Costs(-1, 1, 1), Costs(1, 1, -2)])
-def test_negative_costs_are_refused(costs):
-    with pytest.raises(ValueError, match="Costs must be 0 or more"):
+@pytest.mark.parametrize("costs", [Costs(-1, 1, 1), Costs(1, 1, -2), Costs(1, np.nan, 1), Costs(np.inf, 1, 1)])
+def test_costs_below_0_or_that_are_no_numbers_are_refused(costs):
+    with pytest.raises(ValueError, match="Costs must be numbers of 0 or more"):
         decisions.choose(PROBABILITIES, DAMAGED, costs)
 
 

@@ -24,6 +24,11 @@ def test_augmentation_changes_images_in_training_only(layer):
 
 
 @pytest.mark.parametrize("layer", AUGMENTATION, ids=lambda layer: type(layer).__name__)
+def test_a_process_without_a_part_of_the_batch_augments_nothing(layer):
+    assert layer.train()(torch.rand(0, 3, 8, 8)).shape == (0, 3, 8, 8)
+
+
+@pytest.mark.parametrize("layer", AUGMENTATION, ids=lambda layer: type(layer).__name__)
 def test_augmentation_follows_the_seed(layer):
     images = torch.rand(4, 3, 8, 8)
     found = []

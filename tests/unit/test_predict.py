@@ -80,6 +80,12 @@ def test_it_pays_to_look_twice_where_the_mirror_image_is_called_better():
         np.testing.assert_array_equal(probabilities, expected)
 
 
+def test_a_corruption_is_done_to_each_batch_before_it_is_normalized(network, halves):
+    model, pixels = carded(network, halves), plain([BLUE, RED, BLUE])
+    answers = predict.probabilities(model, pixels, np.arange(3), CPU, 2, lambda images: images.flip(1))
+    np.testing.assert_array_equal(answers, predict.probabilities(model, pixels.flip(1), np.arange(3), CPU))
+
+
 @pytest.mark.parametrize("mode", [True, False])
 def test_predict_leaves_the_mode_and_the_statistics(mode):
     network = small().train(mode)
@@ -283,6 +289,11 @@ def test_of_views_that_end_alike_the_longer_one_is_meant(line):
     assert table[["item", "photos"]].to_numpy().tolist() == [["1", 2]]
 
 
+def test_what_is_no_photo_is_not_asked_for_its_view(line):
+    table = predict.decide(line, [("notes.txt", ArchiveError("no photo by its name"))], CPU)
+    assert table[["problem", "action"]].to_numpy().tolist() == [["no photo by its name", "inspect"]]
+
+
 def test_a_photo_of_an_unknown_view_is_inspected(line):
     table = predict.decide(line, [("1-side.png", BLUE_PHOTO)], CPU)
     assert table["action"].tolist() == ["inspect"]
@@ -395,7 +406,9 @@ def test_where_no_table_can_be_written_no_photo_is_answered(command, tmp_path, m
     [
         ("nowhere", "a.csv", "nowhere is missing"),
         ("empty", "a.csv", "empty holds no photo: nothing was written"),
-        ("empty", "empty", "is a folder: give the path of a table"),
+        ("nowhere", "empty", "is a folder: give the path of a file in it"),
+        ("empty", "empty", "is read, or written to, already: give this result another path"),
+        ("empty", "models.zip", "is read, or written to, already: give this result another path"),
     ],
 )
 def test_the_command_says_in_one_sentence_what_is_wrong_and_leaves_nothing(

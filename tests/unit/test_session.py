@@ -6,6 +6,7 @@ import types
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -198,6 +199,66 @@ def test_start_prints_versions_and_device_and_returns_the_root(capsys):
     assert f"torch {torch.__version__.partition('+')[0]}" in versions
     assert f"Python {sys.version_info.major}.{sys.version_info.minor}" in versions
     assert device.startswith("Device: ")
+
+
+def test_a_result_has_a_place_before_any_work(tmp_path):
+    assert session.output(tmp_path / "new" / "models.zip", tmp_path / "data.zip") == tmp_path / "new" / "models.zip"
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_result_takes_the_place_of_nothing_that_is_read(tmp_path):
+    (tmp_path / "data.zip").write_bytes(b"photos")
+    (tmp_path / "link.zip").symlink_to(tmp_path / "data.zip")
+    for path in (tmp_path / "data.zip", tmp_path / "link.zip", tmp_path / "x" / ".." / "data.zip"):
+        with pytest.raises(
+            ParameterError, match=r"\.zip is read, or written to, already: give this result another path"
+        ):
+            session.output(path, tmp_path / "other.zip", tmp_path / "data.zip")
+    assert (tmp_path / "data.zip").read_bytes() == b"photos"
+
+
+def test_a_place_where_nothing_can_be_written_is_refused_before_any_work(tmp_path):
+    (tmp_path / "file").touch()
+    for path, problem in (
+        ("", "A path is empty: give a file or a folder"),
+        (tmp_path, "is a folder: give the path of a file in it"),
+        (tmp_path / "file" / "models.zip", r"models\.zip cannot be written to \(.+\): give another path"),
+    ):
+        with pytest.raises(ParameterError, match=problem):
+            session.output(path)
+
+
+def test_a_table_is_written_whole_or_not_at_all(tmp_path):
+    class Unprintable:
+        def __str__(self):
+            raise RuntimeError("no text")
+
+    session.write_table(tmp_path / "a.csv", pd.DataFrame({"name": ["\udcff", "b"]}))
+    assert (tmp_path / "a.csv").read_text() == "name\n\\udcff\nb\n"
+    with pytest.raises(RuntimeError, match="no text"):
+        session.write_table(tmp_path / "a.csv", pd.DataFrame({"name": ["c", Unprintable()]}))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+    assert "b" in (tmp_path / "a.csv").read_text()
+
+
+def test_weights_are_a_word_or_a_file_that_is_there(tmp_path):
+    (tmp_path / "own.pth").touch()
+    assert [session.resolve_weights(word) for word in ("imagenet", "none")] == ["imagenet", "none"]
+    assert session.resolve_weights(str(tmp_path / "own.pth")) == str(tmp_path / "own.pth")
+    with pytest.raises(FileNotFoundError, match='give weights as "imagenet", "none" or a path'):
+        session.resolve_weights(str(tmp_path / "other.pth"))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_no_generator_takes_is_refused(seed):
+    with pytest.raises(ParameterError, match=f"seed={seed} must be 0 or more"):
+        session.set_seed(seed)
+
+
+def test_a_gpu_is_not_touched_before_each_process_has_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: pytest.fail("took memory"))
+    assert session.pick_device("cuda") == torch.device("cuda")
 
 
 def test_what_is_there_is_not_asked_for(tmp_path):

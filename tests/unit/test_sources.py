@@ -91,6 +91,26 @@ def test_an_address_with_its_checksum_in_any_case_is_fetched(address, content, t
     assert path == tmp_path / "downloads" / "set.zip"
 
 
+def test_a_file_with_another_checksum_is_refused(content, tmp_path):
+    (tmp_path / "own.zip").write_bytes(content)
+    checksum = digest(content).removeprefix("sha256:").upper()
+    assert sources.obtain(str(tmp_path / "own.zip"), checksum, tmp_path, seed=0) == tmp_path / "own.zip"
+    for path in (tmp_path / "own.zip", tmp_path):
+        with pytest.raises(ArchiveError, match="is not the file with the SHA-256 0000"):
+            sources.obtain(str(path), "0" * 64, tmp_path, seed=0)
+
+
+def test_a_sample_has_items(tmp_path):
+    with pytest.raises(ValueError, match="sample_items=0 must be 1 or more"):
+        sources.obtain("sample", "", tmp_path, seed=0, sample_items=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_a_path_is_read_in_place(tmp_path):
+    assert [sources.local(name) for name in ("sample", "trashnet", "https://example.org/a.zip")] == [[], [], []]
+    assert sources.local(str(tmp_path)) == [tmp_path]
+
+
 def test_an_address_without_a_checksum_is_refused(tmp_path):
     with pytest.raises(ValueError, match="needs its SHA-256: a download is only as good as its checksum"):
         sources.obtain("https://example.org/set.zip", "", tmp_path, seed=0)

@@ -114,8 +114,10 @@ def test_another_seed_gives_another_history(eight, recipe, unbroken):
 
 @pytest.mark.parametrize("epoch", [1, 2, 3, 4, 5])
 def test_a_run_interrupted_in_any_epoch_goes_on_to_the_result_of_an_unbroken_one(
-    eight, recipe, unbroken, tmp_path, epoch
+    eight, recipe, unbroken, tmp_path, monkeypatch, epoch
 ):
+    monkeypatch.setattr(training, "_CHECKPOINT_RARITY", 0)
+
     def interrupt(line):
         if line.startswith(f"epoch {epoch:3d}/"):
             raise KeyboardInterrupt
@@ -370,6 +372,39 @@ def test_an_empty_split_is_refused_with_the_remedy(network, disputed, still, spl
 def test_impossible_numbers_are_refused_by_the_recipe(epochs, batch_size, reason):
     with pytest.raises(ValueError, match=reason):
         Recipe([Phase("tuned", "all", epochs)], batch_size, seed=0)
+
+
+@pytest.mark.parametrize(("field", "value"), [("label_smoothing", -0.1), ("label_smoothing", 1.0), ("patience", -1)])
+def test_impossible_fields_are_refused_by_the_recipe(field, value):
+    with pytest.raises(ValueError, match=f"^{field}={value} must be"):
+        Recipe([Phase("tuned", "all", 1)], 8, seed=0, **{field: value})
+
+
+@pytest.mark.parametrize("rate", [-1.0, math.nan, math.inf])
+def test_an_impossible_learning_rate_is_refused_by_the_recipe(rate):
+    with pytest.raises(ValueError, match=f"^tuned: a learning rate of {rate} is below 0, or no number"):
+        Recipe([Phase("tuned", "all", 1, rate)], 8, seed=0)
+
+
+def test_checkpoints_take_a_tenth_of_the_time_at_most_but_the_last_one_is_there(
+    network, disputed, still, tmp_path, monkeypatch
+):
+    saved, save, now = [], training.checkpoints.save, [0.0]
+
+    def slowly(file, key, history, *rest):
+        now[0] += 2.0
+        saved.append(len(history))
+        save(file, key, history, *rest)
+
+    def learn(current, epoch, number, learn=training._learn):
+        now[0] += 5.0
+        return learn(current, epoch, number)
+
+    monkeypatch.setattr(training.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(training.checkpoints, "save", slowly)
+    monkeypatch.setattr(training, "_learn", learn)
+    run(network, disputed, dataclasses.replace(still(10), patience=0), checkpoint=tmp_path / "run.safetensors")
+    assert saved == [1, 5, 9, 10]  # nine times 2 s are four epochs of 5 s
 
 
 def test_phases_of_one_name_are_refused(network, disputed, still):
