@@ -57,6 +57,7 @@ run: $(READY)
 
 test: test-unit test-notebooks
 
+# make test-unit  modules, commands, conventions and headless runs; make test-notebooks  every notebook, tiny
 test-unit: $(READY)
 	@echo "Unit tests, a process for each processor"
 	@OMP_NUM_THREADS=1 $(EXPORT) $(BIN)/python -m pytest -n auto --dist worksteal
@@ -67,6 +68,7 @@ test-notebooks: $(READY)
 	@printf '%s\n' '0[23]' '0[4-7]' | $(EXPORT) OMP_NUM_THREADS=1 \
 		xargs -P 2 -I{} bash -c '$(BIN)/python -m pytest --nbmake notebooks/{}-*.ipynb'
 
+# make test-real  the notebooks on the real sets of ../shared, cut short
 test-real: $(READY)
 	@echo "The notebooks on the real sets of ../shared, two at a time, the longest first"
 	@printf '%s\n' packages cifar caltech trashnet | $(EXPORT) OMP_NUM_THREADS=$$(( ($$(getconf _NPROCESSORS_ONLN) + 1) / 2 )) \
@@ -82,6 +84,7 @@ test-oldest: $(READY)
 	@OMP_NUM_THREADS=1 PATH="$(CURDIR)/.venv-oldest/bin:$$PATH" \
 		.venv-oldest/bin/python -m pytest -n auto --dist worksteal -o filterwarnings=default
 
+# make lint  ruff on code and notebooks
 lint: $(READY)
 	@$(BIN)/ruff check && $(BIN)/ruff format --check
 
@@ -117,5 +120,6 @@ pins: $(READY)
 	@PATH="$$PATH:$(CURDIR)/$(BIN)" uv pip compile pyproject.toml --extra notebooks --extra dev --extra onnx --universal --python-version 3.11 --upgrade --quiet \
 		--no-annotate --no-header --no-emit-index-url --no-emit-find-links --output-file constraints.txt
 
+# make clean  take the environment, the report and builds away
 clean:
 	rm -rf .venv .venv-oldest report build *.egg-info
