@@ -32,8 +32,9 @@ PAGE = """# Large sets
 
 Drawn photos of {size} x {size} px, from a raw zip to a trained network: prepared (checked, split, stored), decoded, and
 trained (ResNet-18 from random weights: the frozen part run once, the head solved, one epoch of the last stage).
-Arrays of more than {limit} MiB live in files, here so small that the larger sets do not fit; a process of its own for
-each size.
+Arrays of more than {limit} MiB live in files, here so small that the larger sets do not fit: pixels and activations are
+streamed, and what grows with the set is its table and the thumbnails that look-alikes are found by. A process of its
+own for each size.
 
 {table}
 
