@@ -35,6 +35,12 @@ FIXED = {
 }
 
 
+def check(costs: Costs) -> None:
+    """Raise ValueError where a cost is negative, or no number."""
+    if not all(0 <= cost < math.inf for cost in costs):
+        raise ValueError(f"Costs must be numbers of 0 or more: {costs}")
+
+
 def actions(probabilities: np.ndarray, decision: Decision) -> np.ndarray:
     """(N,) of PASS, INSPECT and REJECT for the probabilities (N,) of damage."""
     rejected = np.where(probabilities >= decision.reject_from, REJECT, INSPECT)
@@ -77,8 +83,7 @@ def choose(probabilities: np.ndarray, damaged: np.ndarray, costs: Costs) -> Deci
     probabilities: (N,) of damage. damaged: (N,) bool. Never dearer there than any of FIXED.
     Raises ValueError where a cost is negative or no number, or there are no data.
     """
-    if not all(0 <= cost < math.inf for cost in costs):
-        raise ValueError(f"Costs must be numbers of 0 or more: {costs}")
+    check(costs)
     if len(probabilities) == 0:
         raise ValueError("A decision is chosen on validation data, and there are none")
     values = np.unique(probabilities)

@@ -35,7 +35,7 @@ from helpers.recipes import Loss, Phase, Recipe, learning_rate_factor, loss_func
 
 _SOLVED_ROWS = 8192  # of features at once
 _FIRST_SCALE = 1024.0  # of float16 gradients, at the beginning of an epoch
-_CHECKPOINT_RARITY = 9  # times as long as writing one is nothing written: on a fast GPU VGG16 takes longer to write
+_CHECKPOINT_RARITY = 9  # times as long as writing one is nothing written: VGG16's last stage makes files of 2 GB
 
 Report = Callable[[str], None]
 Shared = dict[str, activations.Remembered]  # by what learns on them: "head", "last stage" or a stage's name
@@ -87,17 +87,14 @@ def train(
     setting = activations.Setting(recipe.seed, recipe.augmentation, recipe.normalization, device, cache)
     while upcoming := next_epoch(history, recipe):
         phase, epoch = upcoming
-        number, started = len(history) + 1, time.perf_counter()
+        started = time.perf_counter()
         if current is None or current.phase != phase:
             current = None  # lets go of its activations
             if epoch == 0:
                 load_state(network, kept or network.state_dict())
             stored = (shared or {}).get(phase.train)
             current = _start(network, examples, recipe, phase, setting, report, state if epoch else None, stored)
-        figures = _solve(current) if phase.train == stages.HEAD else _learn(current, epoch, number)
-        row = {"epoch": number, "phase": phase.name, **figures, "seconds": time.perf_counter() - started}
-        lowest = min((old["validation_loss"] for old in history), default=math.inf)
-        row["kept"] = row["validation_loss"] < lowest if recipe.patience else epoch + 1 == rounds(phase)
+        row = _run(current, epoch, history, started)
         history.append(row)
         if row["kept"]:
             kept = {name: tensor.cpu().clone() for name, tensor in network.state_dict().items()}
@@ -111,6 +108,16 @@ def train(
     load_state(network, kept)
     network.eval()
     return pd.DataFrame(history)
+
+
+def _run(current: _PhaseState, epoch: int, history: list[dict], started: float) -> dict:
+    """An epoch's row of the history: its figures, the seconds since it started, and whether its weights are kept."""
+    phase, number = current.phase, len(history) + 1
+    figures = _solve(current) if phase.train == stages.HEAD else _learn(current, epoch, number)
+    row = {"epoch": number, "phase": phase.name, **figures, "seconds": time.perf_counter() - started}
+    lowest = min((old["validation_loss"] for old in history), default=math.inf)
+    row["kept"] = row["validation_loss"] < lowest if current.recipe.patience else epoch + 1 == rounds(phase)
+    return row
 
 
 def _describe(row: dict, epochs: int) -> str:

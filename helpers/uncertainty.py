@@ -84,7 +84,7 @@ def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> float:
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """(N,): the p-values of N tests, adjusted for their number: the family-wise error rate below 0.05 is 5 % at most.
+    """(N,): the p-values of N tests, adjusted: below 0.05 the family-wise error rate is 5 % at most.
 
     Source: Holm (1979), A Simple Sequentially Rejective Multiple Test Procedure.
     """
