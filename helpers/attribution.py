@@ -72,8 +72,7 @@ def integrated_gradients(
         raise ValueError(f"baseline {baseline!r} must be one of {', '.join(BASELINES)}, and steps at least 1: {steps}")
     if len(images) == 0:
         raise ValueError("There is no image to explain")
-    copied = compute.fold_norms(without_inplace(network).eval()).requires_grad_(False)
-    copied.to(device, memory_format=torch.channels_last)
+    copied = _copy(network, device)
     inputs = normalize(images[:1].to(device), **normalization)
     start = BASELINES[baseline](normalization, inputs)
     size = internal_batch_size(copied, inputs)
@@ -145,7 +144,7 @@ def explain(
     if method == "Integrated Gradients":
         how = {"steps": steps, "error_bound": math.inf, "normalization": normalization, "device": device}
         return integrated_gradients(network, images, targets, baseline, **how).maps
-    copied = without_inplace(network).eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    copied = _copy(network, device, folded=method != "Grad-CAM")  # which looks for the last stage by its layers
     maps = []
     for image, target in zip(images, targets, strict=True):
         inputs = normalize(image[None].to(device), **normalization).requires_grad_(True)
@@ -153,6 +152,13 @@ def explain(
         values = _OTHERS[method](copied, inputs, start, int(target), steps)
         maps.append(values.detach().sum(1)[0].float().cpu().numpy())
     return np.stack(maps)
+
+
+def _copy(network: nn.Module, device: torch.device, *, folded: bool = True) -> nn.Module:
+    """What explanations work on: the network without in-place layers, its norms folded."""
+    copied = without_inplace(network).eval()
+    copied = compute.fold_norms(copied) if folded else copied
+    return copied.requires_grad_(False).to(device, memory_format=torch.channels_last)
 
 
 def _noise_tunnel(

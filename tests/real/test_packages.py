@@ -40,9 +40,9 @@ def folder(tmp_path_factory):
         data_archive=data,
         models_archive=models,
         output_table=str(folder / "attribution.csv"),
-        images_per_view=3,
+        images_per_view=2,
         tested_per_network=1,
-        steps=16,
+        steps=8,
     )
     return folder
 
