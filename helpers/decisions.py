@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from helpers.calibration import NEVER
 
@@ -19,6 +20,22 @@ class Costs(NamedTuple):
     missed: float
     false_alarm: float
     inspection: float
+
+
+class Items(NamedTuple):
+    """What a decision is judged on.
+
+    probabilities: (N,) of damage. damaged: (N,) bool, the truth.
+    share: of the line's items that are damaged, whatever the mixture here; 0: as many as here.
+    """
+
+    probabilities: np.ndarray
+    damaged: np.ndarray
+    share: float
+
+    def take(self, rows: np.ndarray) -> Items:
+        """Those of these rows (M,)."""
+        return Items(self.probabilities[rows], self.damaged[rows], self.share)
 
 
 class Decision(NamedTuple):
@@ -35,10 +52,27 @@ FIXED = {
 }
 
 
-def check(costs: Costs) -> None:
-    """Raise ValueError where a cost is negative, or no number."""
+def check(costs: Costs, share: float) -> None:
+    """Raise ValueError where a cost is negative, or no number, and where the share is none of a whole."""
     if not all(0 <= cost < math.inf for cost in costs):
         raise ValueError(f"Costs must be numbers of 0 or more: {costs}")
+    if not 0 <= share < 1:
+        raise ValueError(f"The share of damaged items must be from 0 to below 1, not {share}")
+
+
+def check_share(labels: pd.Series, defect: str, share: float) -> None:
+    """Raise ValueError where a share is given, and these labels (N,) are not some of the defect and some others."""
+    count = int((labels == defect).sum())
+    if share and not 0 < count < len(labels):
+        raise ValueError(
+            f"{count} of {len(labels)} validation or test items are {defect}: to judge by their share on the line "
+            "there must be some, and some others. Set defect_share to 0, or prepare the data with larger fractions"
+        )
+
+
+def items(table: pd.DataFrame, defect: str, share: float) -> Items:
+    """The items of a table with a column label, and one with the probability of the defect."""
+    return Items(table[defect].to_numpy(), (table["label"] == defect).to_numpy(), share)
 
 
 def actions(probabilities: np.ndarray, decision: Decision) -> np.ndarray:
@@ -47,55 +81,51 @@ def actions(probabilities: np.ndarray, decision: Decision) -> np.ndarray:
     return np.where(probabilities < decision.pass_below, PASS, rejected)
 
 
-def item_costs(probabilities: np.ndarray, damaged: np.ndarray, costs: Costs, decision: Decision) -> np.ndarray:
-    """(N,): what each item costs. probabilities: (N,) of damage. damaged: (N,) bool, the truth.
+def mean_cost(items: Items, costs: Costs, decision: Decision) -> float:
+    """What an item costs on average. An inspection finds the truth and costs the same whatever it is.
 
-    An inspection finds the truth and costs the same whatever it is.
+    NaN where a share is given, and all items are damaged or none is.
     Source: Elkan (2001), The Foundations of Cost-Sensitive Learning.
     """
-    found = actions(probabilities, decision)
-    missed, alarms = (found == PASS) & damaged, (found == REJECT) & ~damaged
-    return costs.missed * missed + costs.false_alarm * alarms + costs.inspection * (found == INSPECT)
+    found = actions(items.probabilities, decision)
+    missed, alarms = (found == PASS) & items.damaged, (found == REJECT) & ~items.damaged
+    return _mean(costs.missed * missed + costs.false_alarm * alarms + costs.inspection * (found == INSPECT), items)
 
 
-def mean_cost(probabilities: np.ndarray, damaged: np.ndarray, costs: Costs, decision: Decision) -> float:
-    """What an item costs on average; see `item_costs`."""
-    return float(item_costs(probabilities, damaged, costs, decision).mean())
-
-
-def account(probabilities: np.ndarray, damaged: np.ndarray, costs: Costs, decision: Decision) -> dict[str, float]:
-    """What the decision comes to on these items: cost (of 1,000), found, alarms and inspected.
+def account(items: Items, costs: Costs, decision: Decision) -> dict[str, float]:
+    """What the decision comes to: cost (of 1,000 items), found, alarms and inspected.
 
     found: share of the damaged that are not passed. alarms: share of the intact that are rejected. inspected: of all.
     """
-    what = actions(probabilities, decision)
+    what = actions(items.probabilities, decision)
     return {
-        "cost": 1000 * mean_cost(probabilities, damaged, costs, decision),
-        "found": _share(what[damaged] != PASS),
-        "alarms": _share(what[~damaged] == REJECT),
-        "inspected": _share(what == INSPECT),
+        "cost": 1000 * mean_cost(items, costs, decision),
+        "found": _share(what[items.damaged] != PASS),
+        "alarms": _share(what[~items.damaged] == REJECT),
+        "inspected": _mean(what == INSPECT, items),
     }
 
 
-def choose(probabilities: np.ndarray, damaged: np.ndarray, costs: Costs) -> Decision:
+def choose(items: Items, costs: Costs) -> Decision:
     """The decision with the lowest mean cost on validation data; of equals, the one with the fewest inspections.
 
-    probabilities: (N,) of damage. damaged: (N,) bool. Never dearer there than any of FIXED.
-    Raises ValueError where a cost is negative or no number, or there are no data.
+    It never costs more there than any of FIXED. Raises ValueError where there are no data; see also `check_share`.
     """
-    check(costs)
+    probabilities, damaged, share = items
     if len(probabilities) == 0:
         raise ValueError("A decision is chosen on validation data, and there are none")
+    damaged_count, intact_count = (share / damaged.mean(), (1 - share) / (1 - damaged.mean())) if share else (1, 1)
     values = np.unique(probabilities)
     if len(values) > _MOST_THRESHOLDS:
         values = np.quantile(probabilities, np.linspace(0, 1, _MOST_THRESHOLDS))
     tried = np.unique([*values, 0.0, 0.5, NEVER])
     order = np.argsort(probabilities, kind="stable")
-    below = np.searchsorted(probabilities[order], tried, side="left")  # how many are below each threshold
-    damaged_below = np.concatenate([[0], np.cumsum(damaged[order])])[below]
+    places = np.searchsorted(probabilities[order], tried, side="left")
+    kinds = np.stack([damaged_count * damaged, intact_count * ~damaged])[:, order]  # how often each item counts
+    damaged_below, intact_below = np.pad(kinds.cumsum(1), ((0, 0), (1, 0)))[:, places]  # (T,) each
+    below = damaged_below + intact_below
     passed = costs.missed * damaged_below  # (T,): what passing all below a threshold costs
-    intact_from = (len(damaged) - damaged.sum()) - (below - damaged_below)
-    rejected = costs.false_alarm * intact_from  # (T,): what rejecting all from a threshold on costs
+    rejected = costs.false_alarm * (kinds[1].sum() - intact_below)  # (T,): what rejecting all from it on costs
     inspected = np.maximum(below[None, :] - below[:, None], 0)  # (T, T): between the two
     total = passed[:, None] + rejected[None, :] + costs.inspection * inspected
     total = np.where(tried[:, None] <= tried[None, :], total, math.inf)
@@ -118,6 +148,13 @@ def _probability(value: float, apart: float) -> str:
     """With two decimals, or as many as it takes to tell it from 0, from 1 and from the other threshold."""
     nearest = min(distance for distance in (value, 1 - value, apart, 1.0) if distance > 0)
     return f"{value:.{max(2, 1 - math.floor(math.log10(nearest)))}f}"
+
+
+def _mean(values: np.ndarray, items: Items) -> float:
+    """Over all items, or where their share is known over each kind, weighed by it."""
+    if not items.share:
+        return float(values.mean())
+    return items.share * _share(values[items.damaged]) + (1 - items.share) * _share(values[~items.damaged])
 
 
 def _share(hits: np.ndarray) -> float:

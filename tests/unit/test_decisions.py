@@ -2,15 +2,17 @@ import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import decisions
-from helpers.decisions import FIXED, INSPECT, NEVER, PASS, REJECT, Costs, Decision
+from helpers.decisions import FIXED, INSPECT, NEVER, PASS, REJECT, Costs, Decision, Items
 
 PROBABILITIES = np.array([0.1, 0.4, 0.6, 0.9])
 DAMAGED = np.array([False, True, False, True])
+ITEMS = Items(PROBABILITIES, DAMAGED, 0.0)
 cost = st.floats(0, 100)
 
 
@@ -24,71 +26,116 @@ def test_between_the_two_thresholds_a_hand_decides():
     [("always pass", 2 * 10 / 4), ("always inspect", 3.0), ("plain 0.5", (10 + 4) / 4)],  # one missed, one alarm
 )
 def test_the_mean_cost_of_the_fixed_decisions(name, expected):
-    assert decisions.mean_cost(PROBABILITIES, DAMAGED, Costs(10, 4, 3), FIXED[name]) == expected
+    assert decisions.mean_cost(ITEMS, Costs(10, 4, 3), FIXED[name]) == expected
 
 
 def test_an_account_says_what_is_found_rejected_and_inspected():
-    found = decisions.account(PROBABILITIES, DAMAGED, Costs(10, 4, 1), Decision(0.5, 0.7))
+    found = decisions.account(ITEMS, Costs(10, 4, 1), Decision(0.5, 0.7))
     assert found == {"cost": 1000 * (10 + 1) / 4, "found": 0.5, "alarms": 0.0, "inspected": 0.25}
 
 
 def test_without_damage_nothing_can_be_found():
-    assert math.isnan(
-        decisions.account(np.array([0.2]), np.array([False]), Costs(1, 1, 1), Decision(0.5, 0.5))["found"]
-    )
+    intact = Items(np.array([0.2]), np.array([False]), 0.0)
+    assert math.isnan(decisions.account(intact, Costs(1, 1, 1), Decision(0.5, 0.5))["found"])
 
 
 def test_the_best_decision_is_found_by_hand():
-    found = decisions.choose(PROBABILITIES, DAMAGED, Costs(10, 4, 1))  # inspect the two in the middle: 2 in all
+    found = decisions.choose(ITEMS, Costs(10, 4, 1))  # inspect the two in the middle: 2 in all
     assert decisions.actions(PROBABILITIES, found).tolist() == [PASS, INSPECT, INSPECT, REJECT]
-    assert decisions.mean_cost(PROBABILITIES, DAMAGED, Costs(10, 4, 1), found) == 0.5
+    assert decisions.mean_cost(ITEMS, Costs(10, 4, 1), found) == 0.5
 
 
 def test_where_inspections_are_dear_there_are_none():
-    found = decisions.choose(PROBABILITIES, DAMAGED, Costs(10, 4, 50))
+    found = decisions.choose(ITEMS, Costs(10, 4, 50))
     assert INSPECT not in decisions.actions(PROBABILITIES, found)
-    assert decisions.mean_cost(PROBABILITIES, DAMAGED, Costs(10, 4, 50), found) == 1.0  # one false alarm of 4
+    assert decisions.mean_cost(ITEMS, Costs(10, 4, 50), found) == 1.0  # one false alarm of 4
 
 
 @given(
     st.lists(st.tuples(st.sampled_from(np.linspace(0, 1, 21).tolist()), st.booleans()), min_size=1, max_size=30),
     st.builds(Costs, cost, cost, cost),
+    st.just(0.0) | st.floats(0.01, 0.99),
 )
-def test_no_decision_is_cheaper_on_the_data_it_was_chosen_on(items, costs):
-    probabilities, damaged = np.array([p for p, _ in items]), np.array([d for _, d in items])
-    chosen = decisions.mean_cost(probabilities, damaged, costs, decisions.choose(probabilities, damaged, costs))
+def test_no_decision_is_cheaper_on_the_data_it_was_chosen_on(drawn, costs, share):
+    damaged = np.array([d for _, d in drawn])
+    items = Items(np.array([p for p, _ in drawn]), damaged, share if 0 < damaged.sum() < len(damaged) else 0.0)
+    chosen = decisions.mean_cost(items, costs, decisions.choose(items, costs))
     ends = [*np.linspace(0, 1, 21), NEVER]
     others = [Decision(low, high) for low in ends for high in ends if low <= high]
     for other in [*others, *FIXED.values()]:
-        assert chosen <= decisions.mean_cost(probabilities, damaged, costs, other) + 1e-6
+        assert chosen <= decisions.mean_cost(items, costs, other) + 1e-6
 
 
 def test_many_items_are_decided_as_well_as_the_fixed_ones():
     generator = np.random.default_rng(0)
     probabilities = generator.random(20_000)
-    damaged = generator.random(20_000) < probabilities
+    items = Items(probabilities, generator.random(20_000) < probabilities, 0.0)
     costs = Costs(20, 5, 1)
-    chosen = decisions.mean_cost(probabilities, damaged, costs, decisions.choose(probabilities, damaged, costs))
+    chosen = decisions.mean_cost(items, costs, decisions.choose(items, costs))
     ideal = Decision(1 / 20, 1 - 1 / 5)  # where an inspection costs what a mistake is expected to
-    assert chosen <= decisions.mean_cost(probabilities, damaged, costs, ideal) + 0.005
-    assert all(chosen <= decisions.mean_cost(probabilities, damaged, costs, fixed) for fixed in FIXED.values())
+    assert chosen <= decisions.mean_cost(items, costs, ideal) + 0.005
+    assert all(chosen <= decisions.mean_cost(items, costs, fixed) for fixed in FIXED.values())
 
 
 @pytest.mark.parametrize("costs", [Costs(-1, 1, 1), Costs(1, 1, -2), Costs(1, np.nan, 1), Costs(np.inf, 1, 1)])
 def test_costs_below_0_or_that_are_no_numbers_are_refused(costs):
     with pytest.raises(ValueError, match="Costs must be numbers of 0 or more"):
-        decisions.choose(PROBABILITIES, DAMAGED, costs)
+        decisions.check(costs, 0.0)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, np.nan])
+def test_a_share_that_is_none_of_a_whole_is_refused(share):
+    with pytest.raises(ValueError, match="must be from 0 to below 1"):
+        decisions.check(Costs(1, 1, 1), share)
+
+
+def table_of(damaged, probabilities):
+    labels = np.where(damaged, "torn", "fine")
+    return pd.DataFrame({"label": labels, "torn": probabilities, "fine": 1 - np.array(probabilities)})
+
+
+def test_items_are_those_of_a_table():
+    items = decisions.items(table_of(DAMAGED, PROBABILITIES), "torn", 0.0)
+    assert items.damaged.tolist() == DAMAGED.tolist()
+    assert items.probabilities.tolist() == PROBABILITIES.tolist()
+
+
+def test_a_line_with_less_damage_than_the_data_is_judged_as_if_the_data_had_as_little():
+    generator = np.random.default_rng(0)
+    damaged = np.arange(100) < 50
+    probabilities = np.clip(np.where(damaged, 0.6, 0.4) + generator.normal(0, 0.3, 100), 0, 1)
+    items = Items(probabilities, damaged, 0.02)
+    repeated = items.take(np.concatenate([np.arange(50), np.tile(np.arange(50, 100), 49)]))._replace(share=0.0)
+    costs = Costs(20, 5, 1)
+    assert decisions.choose(items, costs) == decisions.choose(repeated, costs)
+    assert decisions.choose(items, costs) != decisions.choose(items._replace(share=0.0), costs)
+    for way in [*FIXED.values(), Decision(0.3, 0.8)]:
+        assert decisions.account(items, costs, way) == pytest.approx(decisions.account(repeated, costs, way))
+
+
+def test_the_share_of_the_line_holds_whatever_is_drawn():
+    items = Items(PROBABILITIES, DAMAGED, 0.02)
+    for rows in ([0, 1], [0, 1, 1, 3], [0, 2, 3]):
+        assert decisions.mean_cost(items.take(rows), Costs(10, 4, 3), FIXED["always pass"]) == pytest.approx(0.02 * 10)
+    assert math.isnan(decisions.mean_cost(items.take([0, 2]), Costs(10, 4, 3), FIXED["always pass"]))
+
+
+@pytest.mark.parametrize("labels", [["fine", "fine"], ["torn"], []])
+def test_a_share_needs_items_of_both_kinds(labels):
+    decisions.check_share(pd.Series(labels, dtype=object), "torn", 0.0)
+    with pytest.raises(ValueError, match="there must be some, and some others"):
+        decisions.check_share(pd.Series(labels, dtype=object), "torn", 0.02)
 
 
 def test_a_decision_that_never_rejects_is_plain_json():
-    chosen = decisions.choose(PROBABILITIES, np.zeros_like(DAMAGED), Costs(1, 1, 1))
+    chosen = decisions.choose(ITEMS._replace(damaged=np.zeros_like(DAMAGED)), Costs(1, 1, 1))
     assert chosen == FIXED["always pass"]
     assert Decision(*json.loads(json.dumps(chosen, allow_nan=False))) == chosen
 
 
 def test_without_validation_data_there_is_no_decision():
     with pytest.raises(ValueError, match="there are none"):
-        decisions.choose(np.array([]), np.array([], bool), Costs(1, 1, 1))
+        decisions.choose(Items(np.array([]), np.array([], bool), 0.0), Costs(1, 1, 1))
 
 
 @pytest.mark.parametrize(
