@@ -20,10 +20,10 @@ of them have damage boxes. {networks} from ImageNet; parameters of notebook 02: 
 ### Every package tested, by networks that have not seen it
 
 Accuracy in grouped stratified cross-validation; fused: one answer for a package from both views. The spread is the
-standard deviation over whole repeats, or over folds where there is one repeat. The interval is Wilson's, of the first
-repeat: it says what other packages may do, where the spread says what another division of these does. The number of
-epochs, the epoch that is kept, the proportions of the input and how packages are cut out were chosen after looking at
-these very packages (docs/log.md), so new ones may do worse.
+standard deviation over whole repeats, or over folds where there is one repeat. The interval is Wilson's, for the
+first repeat: it says what other packages may bring; the spread says what another division of these may bring. The
+number of epochs, the epoch that is kept, the aspect ratio of the input and how packages are cut out were chosen after
+looking at these very packages (docs/log.md), so results on new ones may be worse.
 
 {accuracy}
 
@@ -33,9 +33,10 @@ Every fold:
 
 ### Where the networks look
 
-{explained} test photos with damage boxes. Times: the share of the positive attribution that lies in the box, over the
-box's share of what the network saw (1 is chance); photo times: over its share of the whole photo, most of which was cut
-off before the network saw it; pointed: pointing game. 95 % intervals.
+{explained} test photos with damage boxes. **attribution**: the share of the positive attribution that lies in the box;
+**area**: the box's share of what the network saw; **times**: the first divided by the second, both means over the
+photos (1 is chance); **photo times**: divided by the box's share of the whole photo, most of which was cut off before
+the network saw it; **pointed**: the pointing game. 95 % intervals.
 
 {attribution}
 

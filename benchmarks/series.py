@@ -19,7 +19,7 @@ from helpers.photos import EXTENSIONS
 
 CALTECH = """{held}: {images} test photos of 101 classes that
 none of the networks has seen, {train} of each class to learn from where there are enough;
-MobileNetV2 from ImageNet ({recipe}), the baseline from nothing.
+MobileNetV2 from ImageNet ({recipe}), the baseline from scratch.
 Seed {seed}, 95 % intervals by Wilson (accuracy) and by bootstrap (mean class recall).
 
 {main}
@@ -36,15 +36,15 @@ out; MobileNetV2 from ImageNet, all photos that the split gives (photos_per_clas
 {main}
 
 Mean of {seeds} seeds: **{mean:.3f} ± {deviation:.3f}** (standard deviation). The set's authors
-report about 0.75 with a network of their own, divided 70/13/17.
+report about 0.75 with a network of their own, on a split of 70/13/17.
 
-The head alone, against photos of each class (seed 0):
+The head alone, by number of photos in a class, the mean over the classes (seed 0):
 
 {by_size}
 
 {machine}. Made by `make results-series`.
 """
-CIFAR = """{held}, as JPEG files, divided as published: {images} test pictures; all networks start from nothing.
+CIFAR = """{held}, as JPEG files, divided as published: {images} test pictures; all networks are trained from scratch.
 Seed {seed}.
 
 {main}
@@ -70,7 +70,7 @@ def main() -> None:
     if wanted.trashnet:
         put_section(page, "TrashNet", trashnet(wanted, start, where))
     if wanted.cifar:
-        put_section(page, "CIFAR-10 from nothing", cifar(wanted, where))
+        put_section(page, "CIFAR-10 from scratch", cifar(wanted, where))
 
 
 def held(path: Path, published: int) -> str:

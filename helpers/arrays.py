@@ -76,7 +76,7 @@ def collect(
                 raise
             needed = bytes_of(shape, dtype)
             raise OSError(
-                f"{file.parent} cannot be written to ({error.strerror}): make room there, or let memory hold it by "
+                f"{file.parent} cannot be written to ({error.strerror}): make room there, or keep it in memory with "
                 f"HELPERS_MEMORY_BYTES={needed} in the environment"
             ) from error
     return FileArray(file, shape)

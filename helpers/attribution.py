@@ -140,7 +140,7 @@ def explain(
     occlusion; Simonyan, Vedaldi and Zisserman (2014) for gradients.
     """
     if method not in METHODS:
-        raise ValueError(f"Unknown method {method!r}: choose of {', '.join(METHODS)}")
+        raise ValueError(f"Unknown method {method!r}: choose one of {', '.join(METHODS)}")
     if method == "Integrated Gradients":
         how = {"steps": steps, "error_bound": math.inf, "normalization": normalization, "device": device}
         return integrated_gradients(network, images, targets, baseline, **how).maps

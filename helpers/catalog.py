@@ -76,7 +76,7 @@ def assign_splits(
     Raises SplitError where a label cannot be in all three splits, and ValueError for impossible fractions.
     """
     if not (validation_fraction > 0 and test_fraction > 0 and validation_fraction + test_fraction < 1):
-        raise ValueError("validation_fraction and test_fraction must be over 0 and below 1 together")
+        raise ValueError("validation_fraction and test_fraction must each be over 0, and together below 1")
     groups = photos.groupby("group").agg(
         label=("label", "first"),
         items=("item", "nunique"),
@@ -245,8 +245,8 @@ def _check_splits(photos: pd.DataFrame) -> None:
     if len(counts) < 2:
         raise SplitError(
             f"{len(counts)} labels are left after the checks, at least 2 are needed: see the findings. Photos that "
-            "cannot be read are left out. Items that are numbered anew in each label stand under two labels, and are "
-            "all left out: give each a serial of its own"
+            "cannot be read are left out. Where numbering starts again in each label, items appear under two labels "
+            "and are all left out: give each a serial of its own"
         )
     short = counts[(counts == 0).any(axis=1)]
     if len(short):
@@ -255,9 +255,9 @@ def _check_splits(photos: pd.DataFrame) -> None:
         alike = own.groupby("group")["item"].nunique().max()
         hint = f". {alike} of their items look the same: if they are different things, set group_look_alikes=False"
         raise SplitError(
-            f"Too few usable items, with all that looks the same in one split:\n{short.to_string()}\n"
-            "Every label needs at least 3 items, 2 of them without boxes: add photos, take the .xml of some items "
-            "away, or leave the label out" + (hint if enough.any() and alike > 1 else "")
+            f"Too few usable items when look-alikes stay in one split:\n{short.to_string()}\n"
+            "Every label needs at least 3 items, 2 of them without boxes: add photos, remove the .xml of some "
+            "items, or leave the label out" + (hint if enough.any() and alike > 1 else "")
         )
 
 

@@ -146,13 +146,13 @@ def _left_out(table: pd.DataFrame) -> tuple[np.ndarray, list[np.ndarray], list[t
     sources = table["source"].to_numpy()
     torn = table.groupby("item")["label"].transform("nunique") > 1
     for source in sources[torn]:
-        findings.append((source, "its item stands under two labels", LEFT_OUT))
+        findings.append((source, "its item appears under two labels", LEFT_OUT))
     keep[torn] = False
     whole = table[~torn]
     for _, same in whole[whole["raw_sha256"].duplicated(keep=False)].groupby("raw_sha256"):
         first, *copies = same.sort_values("annotated", ascending=False, kind="stable").index
         if same["label"].nunique() > 1:
-            reason, left = "the same photo stands under two labels: " + ", ".join(sources[same.index]), same.index
+            reason, left = "the same photo appears under two labels: " + ", ".join(sources[same.index]), same.index
         else:
             reason, left = f"the same photo as {sources[first]}", copies
         findings += [(sources[index], reason, LEFT_OUT) for index in left]

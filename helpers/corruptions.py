@@ -22,7 +22,7 @@ def corrupt(images: torch.Tensor, kind: str, strength: int) -> torch.Tensor:
     Source: Hendrycks and Dietterich (2019), Benchmarking Neural Network Robustness to Common Corruptions.
     """
     if kind not in KINDS:
-        raise ValueError(f"Unknown corruption {kind!r}: choose of {', '.join(KINDS)}")
+        raise ValueError(f"Unknown corruption {kind!r}: choose one of {', '.join(KINDS)}")
     if not strength:
         return images
     spoilt = KINDS[kind](images, strength)

@@ -75,7 +75,7 @@ def learning(
     axis.set_xscale("log")
     axis.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
     axis.minorticks_off()
-    axis.set(xlabel="training images a class", ylabel=ylabel, ylim=(0, 1.02), title=title)
+    axis.set(xlabel="training images per class", ylabel=ylabel, ylim=(0, 1.02), title=title)
     axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
     axis.grid(alpha=0.25)
     return figure

@@ -54,7 +54,7 @@ def read_layout(names: Iterable[str]) -> tuple[pd.DataFrame, list[tuple[str, str
     annotations = {name[: -len(".xml")]: name for name in names if name.lower().endswith(".xml")}
     stems = {_stem(name) for name in photos}
     others = set(names) - set(photos) - {name for stem, name in annotations.items() if stem in stems}
-    unknown = "no photo, by its extension, nor boxes: save it as JPEG or PNG, if it is one"
+    unknown = "neither a photo, by its extension, nor boxes: save it as JPEG or PNG, if it is a photo"
     misfits = [(name, unknown) for name in sorted(others)]
     misfits += [(ascii(name), "its name is not in UTF-8: rename it") for name in unreadable]
 

@@ -153,7 +153,7 @@ def ways_to_learn(stages: int, frozen: int) -> Figure:
     looks = {
         "random": (PALETTE[0], "starts from random numbers, learns"),
         "solved": (PALETTE[3], "new, solved"),
-        "learned": (PALETTE[5], "learns on, from ImageNet or its solution"),
+        "learned": (PALETTE[5], "keeps learning, from ImageNet or its solution"),
         "frozen": ("#DDDDDD", "from ImageNet, frozen"),
     }
     figure, axes = grid(1, 1, 3.2)

@@ -142,7 +142,7 @@ def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.dev
         raise ValueError(f"{', '.join(members)} answer the same photos: choose one of them (--network)")
     views, first = set(by_view) - {""}, next(iter(members))
     known = " or ".join(f"serial_{view}" for view in sorted(views))
-    unknown = f"its view is not known: name it {known}, or put it into a folder of that name"
+    unknown = f"its view is not known: name it {known}, or put it into a folder named after the view"
     runs = {
         key: compute.inference(model.network, device, mirrored=model.card["mirrored"]) for key, model in members.items()
     }
@@ -272,7 +272,7 @@ def _answer_all(wanted: argparse.Namespace) -> None:
     card = next(iter(members.values())).card
     if not card.get("decision"):
         labels = ", ".join(card["classes"])
-        print(f"No actions, for nothing was decided: run 02-ModelTraining again with defect as one of {labels}")
+        print(f"No actions, as no decision was made: run 02-ModelTraining again with defect as one of {labels}")
     print(f"Written: {wanted.output}")
 
 

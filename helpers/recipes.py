@@ -68,9 +68,9 @@ class Recipe:
             raise ValueError(f"patience={self.patience} must be 0 or more")
         for phase in self.phases:
             if phase.epochs < 0:
-                raise ValueError(f"{phase.name}: {phase.epochs} epochs are less than none")
+                raise ValueError(f"{phase.name}: {phase.epochs} epochs: give 0 or more")
             if not 0 <= phase.learning_rate < math.inf:
-                raise ValueError(f"{phase.name}: a learning rate of {phase.learning_rate} is below 0, or no number")
+                raise ValueError(f"{phase.name}: learning rate {phase.learning_rate} must be finite and 0 or more")
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
             raise ValueError(f"Phases are told apart by their names: {', '.join(names)} are not all different")

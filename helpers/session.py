@@ -84,7 +84,7 @@ def output(path: str | Path, *taken: Path) -> Path:
     """
     path = resolve(path)
     if path.resolve() in {other.resolve() for other in taken}:
-        raise ParameterError(f"{path} is read, or written to, already: give this result another path")
+        raise ParameterError(f"{path} is already an input or an output: give this result another path")
     if path.is_dir():
         raise ParameterError(f"{path} is a folder: give the path of a file in it")
     try:
@@ -127,7 +127,7 @@ def pick_device(device: str) -> torch.device:
             torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ParameterError(f"device {device!r} is not at hand ({reason}): use 'auto', 'cpu' or 'cuda'") from error
+        raise ParameterError(f"device {device!r} is not usable ({reason}): use 'auto', 'cpu' or 'cuda'") from error
     return chosen
 
 

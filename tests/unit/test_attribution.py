@@ -173,7 +173,7 @@ def test_grad_cam_of_a_network_without_maps_and_an_unknown_method_are_refused(co
     image = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
     with pytest.raises(ValueError, match="the last stage of this network has none"):
         maps_of("Grad-CAM", corner, image, [0], halves)
-    with pytest.raises(ValueError, match="choose of Integrated Gradients, noise tunnel, Grad-CAM"):
+    with pytest.raises(ValueError, match="choose one of Integrated Gradients, noise tunnel, Grad-CAM"):
         maps_of("tea leaves", corner, image, [0], halves)
 
 

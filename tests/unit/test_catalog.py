@@ -121,7 +121,7 @@ def test_what_cannot_be_divided_stops_with_the_counts(table, message):
 
 @pytest.mark.parametrize(("validation", "test"), [(0, 0.2), (0.2, 0), (0.5, 0.5), (-0.1, 0.2)])
 def test_impossible_fractions_are_refused(validation, test):
-    with pytest.raises(ValueError, match="must be over 0 and below 1 together"):
+    with pytest.raises(ValueError, match="must each be over 0, and together below 1"):
         divide(photos(items_of(a=9, b=9)), validation, test)
 
 

@@ -85,7 +85,7 @@ def test_the_same_file_twice_is_kept_once(check):
 
 def test_the_same_file_under_two_labels_is_left_out_of_both(check):
     table, findings = check(b__copy_jpg=jpeg(drawing(0)))
-    reason = ("the same photo stands under two labels: a/1.jpg, b/copy.jpg", checks.LEFT_OUT)
+    reason = ("the same photo appears under two labels: a/1.jpg, b/copy.jpg", checks.LEFT_OUT)
     assert findings == {"a/1.jpg": reason, "b/copy.jpg": reason}
     assert len(table) == 5
 
@@ -201,7 +201,7 @@ def test_an_item_under_two_labels_is_left_out(tmp_path):
     with Archive(write_zip(tmp_path / "raw.zip", members)) as archive:
         table, findings = checks.check_photos(archive, read_layout(archive.names)[0])
     assert sorted(table["item"].unique()) == ["a", "b"]
-    assert set(findings["problem"]) == {"its item stands under two labels"}
+    assert set(findings["problem"]) == {"its item appears under two labels"}
     assert table.groupby("item")["group"].nunique().tolist() == [1, 1]  # the views of an item stay together
 
 

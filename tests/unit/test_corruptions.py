@@ -46,5 +46,5 @@ def test_what_is_hidden_stays_so(kind):
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match="choose of blur, noise, darkness"):
+    with pytest.raises(ValueError, match="choose one of blur, noise, darkness"):
         corruptions.corrupt(photos(), "rain", 1)

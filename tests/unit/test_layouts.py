@@ -130,7 +130,7 @@ def test_junk_of_operating_systems_passes_unseen():
 def test_files_that_are_neither_photo_nor_boxes_are_named_and_the_rest_goes_on():
     table, misfits = read_layout([*VIEWS, "damaged/side/notes.txt", "lost.xml", "damaged/side/clip.mp4"])
     assert table["source"].tolist() == sorted(VIEWS)
-    reason = "no photo, by its extension, nor boxes: save it as JPEG or PNG, if it is one"
+    reason = "neither a photo, by its extension, nor boxes: save it as JPEG or PNG, if it is a photo"
     assert misfits == [(name, reason) for name in ("damaged/side/clip.mp4", "damaged/side/notes.txt", "lost.xml")]
 
 
@@ -165,7 +165,7 @@ def test_the_order_of_the_names_does_not_matter():
         misfits
         == misfits_again
         == [
-            ("lost.txt", "no photo, by its extension, nor boxes: save it as JPEG or PNG, if it is one"),
+            ("lost.txt", "neither a photo, by its extension, nor boxes: save it as JPEG or PNG, if it is a photo"),
             ("damaged/side/overview.jpg", "not named serial_view in a folder view"),
         ]
     )

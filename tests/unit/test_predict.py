@@ -298,7 +298,7 @@ def test_a_photo_of_an_unknown_view_is_inspected(line):
     table = predict.decide(line, [("1-side.png", BLUE_PHOTO)], CPU)
     assert table["action"].tolist() == ["inspect"]
     assert table["problem"].tolist() == [
-        "its view is not known: name it serial_side or serial_top, or put it into a folder of that name"
+        "its view is not known: name it serial_side or serial_top, or put it into a folder named after the view"
     ]
 
 
@@ -381,7 +381,7 @@ def test_the_command_writes_a_table_and_says_how_fast_it_was(command, tmp_path, 
     assert "2 photos of 2 items in " in printed
     assert "images a second" in printed
     assert "Left out: 3.png: not an image" in printed
-    assert "No actions, for nothing was decided: run 02-ModelTraining again with defect as one of blue, red" in printed
+    assert "No actions, as no decision was made: run 02-ModelTraining again with defect as one of blue, red" in printed
     assert pd.read_csv(output)["item"].tolist() == ["1.png", "2.png", "3.png"]
     assert {path.name for path in tmp_path.iterdir()} == {"models.zip", "photos", "decisions.csv"}
 
@@ -407,8 +407,8 @@ def test_where_no_table_can_be_written_no_photo_is_answered(command, tmp_path, m
         ("nowhere", "a.csv", "nowhere is missing"),
         ("empty", "a.csv", "empty holds no photo: nothing was written"),
         ("nowhere", "empty", "is a folder: give the path of a file in it"),
-        ("empty", "empty", "is read, or written to, already: give this result another path"),
-        ("empty", "models.zip", "is read, or written to, already: give this result another path"),
+        ("empty", "empty", "is already an input or an output: give this result another path"),
+        ("empty", "models.zip", "is already an input or an output: give this result another path"),
     ],
 )
 def test_the_command_says_in_one_sentence_what_is_wrong_and_leaves_nothing(

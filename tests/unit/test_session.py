@@ -165,7 +165,7 @@ def test_a_path_counts_from_where_it_exists_else_from_the_root(tmp_path, monkeyp
 
 @pytest.mark.parametrize("device", ["tpu9", "cuda:99", ""])
 def test_a_device_that_is_not_at_hand_is_named_with_those_to_choose(device):
-    with pytest.raises(ParameterError, match=rf"device '{device}' is not at hand \(.+\): use 'auto', 'cpu' or 'cuda'"):
+    with pytest.raises(ParameterError, match=rf"device '{device}' is not usable \(.+\): use 'auto', 'cpu' or 'cuda'"):
         session.pick_device(device)
 
 
@@ -211,7 +211,7 @@ def test_a_result_takes_the_place_of_nothing_that_is_read(tmp_path):
     (tmp_path / "link.zip").symlink_to(tmp_path / "data.zip")
     for path in (tmp_path / "data.zip", tmp_path / "link.zip", tmp_path / "x" / ".." / "data.zip"):
         with pytest.raises(
-            ParameterError, match=r"\.zip is read, or written to, already: give this result another path"
+            ParameterError, match=r"\.zip is already an input or an output: give this result another path"
         ):
             session.output(path, tmp_path / "other.zip", tmp_path / "data.zip")
     assert (tmp_path / "data.zip").read_bytes() == b"photos"

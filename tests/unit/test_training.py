@@ -367,7 +367,7 @@ def test_an_empty_split_is_refused_with_the_remedy(network, disputed, still, spl
 
 @pytest.mark.parametrize(
     ("epochs", "batch_size", "reason"),
-    [(1, 0, "^batch_size=0 must be 1 or more"), (-2, 8, "^tuned: -2 epochs are less than none")],
+    [(1, 0, "^batch_size=0 must be 1 or more"), (-2, 8, "^tuned: -2 epochs: give 0 or more")],
 )
 def test_impossible_numbers_are_refused_by_the_recipe(epochs, batch_size, reason):
     with pytest.raises(ValueError, match=reason):
@@ -382,7 +382,7 @@ def test_impossible_fields_are_refused_by_the_recipe(field, value):
 
 @pytest.mark.parametrize("rate", [-1.0, math.nan, math.inf])
 def test_an_impossible_learning_rate_is_refused_by_the_recipe(rate):
-    with pytest.raises(ValueError, match=f"^tuned: a learning rate of {rate} is below 0, or no number"):
+    with pytest.raises(ValueError, match=f"^tuned: learning rate {rate} must be finite and 0 or more"):
         Recipe([Phase("tuned", "all", 1, rate)], 8, seed=0)
 
 
