@@ -1,4 +1,5 @@
 # make run   the notebooks 01 to 03 on the built-in sample, or on transfer/raw-data.zip, and an HTML report
+#                make run PARAMETERS='-p defect_share 0.02'  and any other parameter of notebook 02
 # make test  every test
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -48,7 +49,7 @@ run: $(READY)
 	@$(PAPERMILL) notebooks/01-DataPreparation.ipynb report/01-DataPreparation.ipynb -r raw_data '$(RAW_DATA)'
 	@echo "2 of 4  Training"
 	@$(PAPERMILL) notebooks/02-ModelTraining.ipynb report/02-ModelTraining.ipynb \
-		-y '{architectures: $(ARCHITECTURES), weights: $(WEIGHTS)}' $(TRAINING) $(DEFECT_SET)
+		-y '{architectures: $(ARCHITECTURES), weights: $(WEIGHTS)}' $(TRAINING) $(PARAMETERS) $(DEFECT_SET)
 	@echo "3 of 4  Explaining"
 	@$(PAPERMILL) notebooks/03-ModelInterpretability.ipynb report/03-ModelInterpretability.ipynb \
 		$(DEFECT_SET)
