@@ -22,7 +22,7 @@ from sklearn.metrics import log_loss
 from helpers import compute, crops, session, sources
 from helpers.archives import ArchiveError, threaded
 from helpers.arrays import Array
-from helpers.decisions import INSPECT, Decision, actions
+from helpers.decisions import INSPECT, PASS, REJECT, Decision, actions
 from helpers.fusing import fuse_views
 from helpers.images import batches, normalize, resize
 from helpers.layouts import composed
@@ -270,7 +270,10 @@ def _answer_all(wanted: argparse.Namespace) -> None:
     for row in remarks.itertuples():
         print(f"Look at {row.item}: {row.remark}")
     card = next(iter(members.values())).card
-    if not card.get("decision"):
+    if card.get("decision"):
+        counts = table["action"].value_counts()
+        print("Actions: " + ", ".join(f"{counts.get(action, 0)} {action}" for action in (PASS, INSPECT, REJECT)))
+    else:
         labels = ", ".join(card["classes"])
         print(f"No actions, as no decision was made: run 02-ModelTraining again with defect as one of {labels}")
     print(f"Written: {wanted.output}")

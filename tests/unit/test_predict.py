@@ -358,11 +358,12 @@ def test_networks_that_are_named_are_all_taken_the_chosen_one_or_not(tmp_path, m
 def command(tmp_path, monkeypatch):
     """Runs the command on these photos, name: bytes, and returns the path of its table."""
 
-    def run(photos, output="decisions.csv"):
+    def run(photos, output="decisions.csv", **facts):
         torch.manual_seed(0)
         card = {"format_version": networks.FORMAT_VERSION, "architecture": "small_cnn", "classes": ["blue", "red"]}
         card |= {"input": {"height": 16, "width": 16}, "normalization": networks.IMAGENET_NORMALIZATION, "views": [""]}
         card |= {"temperature": 1.0, "threshold": 0.0, "stored": None, "empty": {}, "fusing": {}, "mirrored": False}
+        card |= facts
         networks.save_models(tmp_path / "models.zip", {"small": networks.Model(small(), card)}, pd.DataFrame())
         (tmp_path / "photos").mkdir()
         for name, data in photos.items():
@@ -384,6 +385,12 @@ def test_the_command_writes_a_table_and_says_how_fast_it_was(command, tmp_path, 
     assert "No actions, as no decision was made: run 02-ModelTraining again with defect as one of blue, red" in printed
     assert pd.read_csv(output)["item"].tolist() == ["1.png", "2.png", "3.png"]
     assert {path.name for path in tmp_path.iterdir()} == {"models.zip", "photos", "decisions.csv"}
+
+
+def test_the_command_counts_the_actions(command, capsys):
+    decision = {"defect": "red", "views": [], "pass_below": 0.0, "reject_from": 0.0}  # all that can be read
+    command({"1.png": BLUE_PHOTO, "2.png": RED_PHOTO, "3.png": b"text"}, decision=decision)
+    assert "Actions: 0 pass, 1 inspect, 2 reject" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems know no such names")
