@@ -45,7 +45,7 @@ def content(tmp_path):
 @pytest.fixture
 def address(content):
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Server, content))
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))  # seconds until it sees that it shall end
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
