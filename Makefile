@@ -45,7 +45,7 @@ $(READY): pyproject.toml constraints.txt
 
 run: $(READY)
 	@echo "1 of 4  Preparing the data from $(RAW_DATA)"
-	@rm -rf report && mkdir report
+	@mkdir -p report && rm -f report/0[1-3]-* report/index.html
 	@$(PAPERMILL) notebooks/01-DataPreparation.ipynb report/01-DataPreparation.ipynb -r raw_data '$(RAW_DATA)'
 	@echo "2 of 4  Training"
 	@$(PAPERMILL) notebooks/02-ModelTraining.ipynb report/02-ModelTraining.ipynb \

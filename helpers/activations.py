@@ -84,7 +84,7 @@ def prepare(
     needed, room = _bytes_needed(run, examples, setting, wanted), distributed.from_first(_room(setting.cache))
     if wanted and needed <= max(setting.memory_bytes, room / 2):
         return inputs_from(remember(frozen, examples, setting, wanted, report), examples, setting)
-    why = f"{wanted} copies take {_gib(needed)}, and {_gib(room)} are free" if wanted else "as asked"
+    why = f"{wanted} copies take {_readable(needed)}, and {_readable(room)} are free" if wanted else "as asked"
     report(f"The frozen part runs anew in every epoch: {why}")
     return _live(run, examples, setting, copies or epochs)
 
@@ -114,7 +114,9 @@ def remember(
     digest = _digest(frozen) if needed > setting.memory_bytes else ""
     count = copies * len(examples.train) + len(examples.validation)
     place = setting.cache if digest else "memory"
-    report(f"Running the frozen part once for {count:,} images and copies: {_gib(needed)} of activations in {place}")
+    report(
+        f"Running the frozen part once for {count:,} images and copies: {_readable(needed)} of activations in {place}"
+    )
     return Remembered(
         _remember(run, (examples.images, examples.train), setting, copies, digest),
         _remember(run, (examples.images, examples.validation), setting, 1, digest),
@@ -232,5 +234,5 @@ def _room(folder: Path) -> int:
     return shutil.disk_usage(folder).free + held
 
 
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB"
+def _readable(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

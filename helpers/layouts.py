@@ -87,8 +87,19 @@ def _read_views(photos: list[_Photo]) -> tuple[list[tuple], list[tuple[str, str]
         (photo.source, photo.folders[-2], view := photo.folders[-1], photo.stem[: -len(view) - 1], photo.split)
         for photo in fits
     ]
-    misfits = [(photo.source, "not named serial_view in a folder view") for photo in photos if not _has_view(photo)]
-    return rows, misfits
+    views = {photo.folders[-1] for photo in fits}
+    return rows, [(photo.source, _misfit(photo, views)) for photo in photos if not _has_view(photo)]
+
+
+def _misfit(photo: _Photo, views: set[str]) -> str:
+    """Why a photo has no view, among others that have one of these."""
+    if len(photo.folders) < 2:
+        return "stands in no folder view below a folder label"
+    folder = photo.folders[-1]
+    named = next((view for view in sorted(views) if photo.stem.endswith(f"_{view}")), folder)
+    if named != folder:
+        return f"named as a photo of {named}, but stands in the folder {folder!r}: put it into label/{named}"
+    return f"not named serial_{folder}" if folder in views else "not named serial_view in a folder view"
 
 
 def _read_classes(photos: list[_Photo]) -> tuple[list[tuple], list[tuple[str, str]]]:

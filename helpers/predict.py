@@ -31,15 +31,17 @@ from helpers.photos import PhotoError, decode, fit
 from helpers.sources import Photo
 
 NOT_SURE = "not sure"
+NOT_FOUND = "no item is found (is the belt empty, the camera dark or moved?)"
 _BATCH_SIZE = 32
 
 
 class Seen(NamedTuple):
-    """A photo's name, what the network sees of it, (3, H, W) uint8 or None, and why it sees nothing."""
+    """A photo's name, what the network sees of it, (3, H, W) uint8 or None, why it sees nothing, and what is odd."""
 
     name: str
     pixels: torch.Tensor | None
     problem: str
+    remark: str = ""
 
 
 def probabilities(
@@ -81,10 +83,11 @@ def look(
 
 
 def answers(model: Model, photos: Iterable[Photo], device: torch.device) -> pd.DataFrame:
-    """One row a photo: name, answer, confidence, the calibrated probability of each class, and problem.
+    """One row a photo: name, answer, confidence, the calibrated probability of each class, remark and problem.
 
     photos: of `sources.photos`, taken as they come. The answer is NOT_SURE where the highest probability is
-    below the card's threshold. What cannot be used has no answer, and its problem says why.
+    below the card's threshold. What cannot be used has no answer, and its problem says why; the remark says where an
+    item should lie on a belt and none is found.
     """
     run = compute.inference(model.network, device, mirrored=model.card["mirrored"])
     seen = threaded(lambda photo: _seen(*photo, model.card), photos)
@@ -109,7 +112,8 @@ def _answered(
     called = np.array(classes, object)[np.nan_to_num(found).argmax(1)]
     called = np.where(np.isnan(confidence), "", np.where(confidence >= card["threshold"], called, NOT_SURE))
     table = pd.DataFrame({"name": [one.name for one in batch], "answer": called, "confidence": confidence})
-    return table.assign(**dict(zip(classes, found.T, strict=True)), problem=[one.problem for one in batch])
+    notes = {"remark": [one.remark for one in batch], "problem": [one.problem for one in batch]}
+    return table.assign(**dict(zip(classes, found.T, strict=True)), **notes)
 
 
 def _seen(name: str, data: bytes | ArchiveError, card: dict) -> Seen:
@@ -124,7 +128,8 @@ def _seen(name: str, data: bytes | ArchiveError, card: dict) -> Seen:
         photo = fit(photo, **card["stored"])
     empty = card["empty"].get(_item_and_view(name, set(card["views"]) - {""})[1])
     crop = crops.crop_of(photo, empty, width / height) if empty else None
-    return Seen(name, resize(photo, height, width, crop), "")
+    remark = NOT_FOUND if crop and not crop.outline else ""
+    return Seen(name, resize(photo, height, width, crop), "", remark)
 
 
 def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.device) -> pd.DataFrame:
@@ -133,7 +138,7 @@ def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.dev
     members: one network for all views, or a specialist for each, as `chosen` gives them. photos: of `sources.photos`,
     taken as they come. `4006381008505_side.jpg`, or `4006381008505.jpg` in a folder `side`, is the side view of that
     item; where the networks know no views, each photo is an item. The action is that of the card's decision, "" without
-    one; an item of which a view is missing, or there twice, is to be inspected, and its remark says why.
+    one; an item of which a view is missing, there twice, or shows no item, is to be inspected, and its remark says why.
     A photo that cannot be used, or whose view nobody knows, has a row of its own with the problem, to be inspected.
     Raises ValueError where two of the networks would answer the same photo.
     """
@@ -205,16 +210,16 @@ def _fuse(answered: pd.DataFrame, views: set[str], card: dict) -> pd.DataFrame:
 
 
 def _remarks(usable: pd.DataFrame, views: set[str]) -> dict[str, str]:
-    """What is missing or there more than once, of the items that were not seen exactly once in each view."""
+    """Of the items that were not seen exactly once in each view: what is missing, or there twice, or shows no item."""
     counts = usable.groupby(["item", "view"]).size().unstack(fill_value=0).reindex(columns=sorted(views), fill_value=0)
     odd = counts[(counts != 1).any(axis=1)]
-    remarks = {}
+    remarks: dict[str, list[str]] = {}
     for item, row in odd.iterrows():
         unusual = ((view, count) for view, count in row.items() if count != 1)
-        remarks[item] = ", ".join(
-            f"{count} photos of {view}" if count else f"{view} is missing" for view, count in unusual
-        )
-    return remarks
+        remarks[item] = [f"{count} photos of {view}" if count else f"{view} is missing" for view, count in unusual]
+    for row in usable[usable["remark"] != ""].itertuples():
+        remarks.setdefault(row.item, []).append(f"{row.view}: {row.remark}" if row.view else row.remark)
+    return {item: ", ".join(said) for item, said in remarks.items()}
 
 
 def check_classes(card: dict, classes: Sequence[str]) -> None:

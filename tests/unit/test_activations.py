@@ -133,7 +133,7 @@ def test_the_code_takes_a_copy_an_epoch_up_to_its_limit(examples, setting):
         lines = []
         prepare(frozen, examples, setting, epochs=epochs, report=lines.append)
         (line,) = lines
-        assert line.startswith(f"Running the frozen part once for {6 * copies + 3} images and copies: 0.00 GiB")
+        assert line.startswith(f"Running the frozen part once for {6 * copies + 3} images and copies: 0 MiB")
         assert line.endswith("of activations in memory")
 
 
@@ -145,7 +145,7 @@ def test_the_live_path_is_taken_where_asked_and_where_nothing_holds_the_copies(e
     prepare(frozen, examples, setting._replace(memory_bytes=0), report=lines.append)
     assert lines == [
         "The frozen part runs anew in every epoch: as asked",
-        "The frozen part runs anew in every epoch: 3 copies take 0.00 GiB, and 0.00 GiB are free",
+        "The frozen part runs anew in every epoch: 3 copies take 0 MiB, and 0 MiB are free",
     ]
     assert not setting.cache.exists()
 

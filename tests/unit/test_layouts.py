@@ -137,13 +137,23 @@ def test_files_that_are_neither_photo_nor_boxes_are_named_and_the_rest_goes_on()
 @pytest.mark.parametrize(
     ("names", "stray", "reason"),
     [
-        (VIEWS, "damaged/side/overview.jpg", "not named serial_view in a folder view"),
-        (VIEWS, "damaged/side/_side.jpg", "not named serial_view in a folder view"),
-        (VIEWS, "damaged/side/77_top.jpg", "not named serial_view in a folder view"),
-        (VIEWS, "side/77_side.jpg", "not named serial_view in a folder view"),
+        (VIEWS, "damaged/side/overview.jpg", "not named serial_side"),
+        (VIEWS, "damaged/side/_side.jpg", "not named serial_side"),
+        (VIEWS, "damaged/back/overview.jpg", "not named serial_view in a folder view"),
+        (
+            VIEWS,
+            "damaged/side/77_top.jpg",
+            "named as a photo of top, but stands in the folder 'side': put it into label/top",
+        ),
+        (
+            VIEWS,
+            "damaged/side/7/77_side.jpg",
+            "named as a photo of side, but stands in the folder '7': put it into label/side",
+        ),
+        (VIEWS, "side/77_side.jpg", "stands in no folder view below a folder label"),
         (CLASSES, "overview.jpg", "stands in no class folder"),
     ],
-    ids=["another name", "no serial", "another view", "no label", "no class"],
+    ids=["another name", "no serial", "no view", "another view", "a folder below", "no label", "no class"],
 )
 def test_a_stray_photo_is_named_with_the_reason_and_the_rest_goes_on(names, stray, reason):
     table, misfits = read_layout([*names, stray])
@@ -166,7 +176,7 @@ def test_the_order_of_the_names_does_not_matter():
         == misfits_again
         == [
             ("lost.txt", "neither a photo, by its extension, nor boxes: save it as JPEG or PNG, if it is a photo"),
-            ("damaged/side/overview.jpg", "not named serial_view in a folder view"),
+            ("damaged/side/overview.jpg", "not named serial_side"),
         ]
     )
 

@@ -132,7 +132,7 @@ def jpeg(pixels):
 def test_answers_name_the_class_and_what_cannot_be_read(model):
     given = [("sky.png", photo((0, 0, 255))), ("notes.png", b"text"), ("rose.png", photo((255, 0, 0)))]
     table = predict.answers(model, given, CPU)
-    assert table.columns.tolist() == ["name", "answer", "confidence", "blue", "red", "problem"]
+    assert table.columns.tolist() == ["name", "answer", "confidence", "blue", "red", "remark", "problem"]
     assert table["answer"].tolist() == ["blue", "", "red"]
     sure = 1 / (1 + math.exp(-2))
     assert table["confidence"].tolist() == pytest.approx([sure, math.nan, sure], nan_ok=True)
@@ -237,6 +237,21 @@ def test_a_photo_is_cut_out_around_the_thing_as_in_training(line):
     assert found["cut out"] > found["whole"] + 0.2
     other = predict.decide(line, [("1_top.png", png(seen))], CPU)["blue"][0]  # a view without an empty one stays whole
     assert other == pytest.approx(found["whole"])
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_where_no_item_is_found_a_hand_looks(dark, line):
+    belt = np.full((180, 320, 3), 90, np.uint8)
+    belt[:, ::7] = 110
+    cut = crops.EmptyView(pictures=[jpeg(belt)], roughly=False, straighten=False)
+    line["both"].card["empty"] = {"side": cut}
+    carton = belt.copy()
+    carton[60:100, 200:240] = (0, 0, 255)
+    photos = [("1_side.png", png(carton)), ("1_top.png", BLUE_PHOTO)]
+    photos += [("2_side.png", png(belt * 0 if dark else belt)), ("2_top.png", BLUE_PHOTO)]
+    table = predict.decide(line, photos, CPU)
+    assert table["action"].tolist() == ["pass", "inspect"]
+    assert table["remark"].tolist() == ["", "side: no item is found (is the belt empty, the camera dark or moved?)"]
 
 
 def test_a_photo_is_shrunk_first_as_those_were_that_were_learned_from(line):
