@@ -52,16 +52,16 @@ FIXED = {
 }
 
 
-def check(costs: Costs, share: float) -> None:
-    """Raise ValueError where a cost is negative, or no number, and where the share is none of a whole."""
+def check(costs: Costs) -> None:
+    """Raise ValueError where a cost is negative, or no number."""
     if not all(0 <= cost < math.inf for cost in costs):
         raise ValueError(f"Costs must be numbers of 0 or more: {costs}")
-    if not 0 <= share < 1:
-        raise ValueError(f"The share of damaged items must be from 0 to below 1, not {share}")
 
 
 def check_share(labels: pd.Series, defect: str, share: float) -> None:
-    """Raise ValueError where a share is given, and these labels (N,) are not some of the defect and some others."""
+    """Raise ValueError for no share from 0 to below 1, and for one of labels (N,) that all have the defect, or none."""
+    if not 0 <= share < 1:
+        raise ValueError(f"defect_share={share} must be from 0 to below 1")
     count = int((labels == defect).sum())
     if share and not 0 < count < len(labels):
         raise ValueError(
@@ -89,7 +89,8 @@ def mean_cost(items: Items, costs: Costs, decision: Decision) -> float:
     """
     found = actions(items.probabilities, decision)
     missed, alarms = (found == PASS) & items.damaged, (found == REJECT) & ~items.damaged
-    return _mean(costs.missed * missed + costs.false_alarm * alarms + costs.inspection * (found == INSPECT), items)
+    each = costs.missed * missed + costs.false_alarm * alarms + costs.inspection * (found == INSPECT)
+    return _mean_on_line(each, items)
 
 
 def account(items: Items, costs: Costs, decision: Decision) -> dict[str, float]:
@@ -100,17 +101,19 @@ def account(items: Items, costs: Costs, decision: Decision) -> dict[str, float]:
     what = actions(items.probabilities, decision)
     return {
         "cost": 1000 * mean_cost(items, costs, decision),
-        "found": _share(what[items.damaged] != PASS),
-        "alarms": _share(what[~items.damaged] == REJECT),
-        "inspected": _mean(what == INSPECT, items),
+        "found": _mean(what[items.damaged] != PASS),
+        "alarms": _mean(what[~items.damaged] == REJECT),
+        "inspected": _mean_on_line(what == INSPECT, items),
     }
 
 
 def choose(items: Items, costs: Costs) -> Decision:
     """The decision with the lowest mean cost on validation data; of equals, the one with the fewest inspections.
 
-    It never costs more there than any of FIXED. Raises ValueError where there are no data; see also `check_share`.
+    It never costs more there than any of FIXED.
+    Raises ValueError where there are no data, and for costs that `check` refuses; see also `check_share`.
     """
+    check(costs)
     probabilities, damaged, share = items
     if len(probabilities) == 0:
         raise ValueError("A decision is chosen on validation data, and there are none")
@@ -120,7 +123,7 @@ def choose(items: Items, costs: Costs) -> Decision:
         values = np.quantile(probabilities, np.linspace(0, 1, _MOST_THRESHOLDS))
     tried = np.unique([*values, 0.0, 0.5, NEVER])
     order = np.argsort(probabilities, kind="stable")
-    places = np.searchsorted(probabilities[order], tried, side="left")
+    places = np.searchsorted(probabilities[order], tried, side="left")  # how many are below each threshold
     kinds = np.stack([damaged_count * damaged, intact_count * ~damaged])[:, order]  # how often each item counts
     damaged_below, intact_below = np.pad(kinds.cumsum(1), ((0, 0), (1, 0)))[:, places]  # (T,) each
     below = damaged_below + intact_below
@@ -150,12 +153,12 @@ def _probability(value: float, apart: float) -> str:
     return f"{value:.{max(2, 1 - math.floor(math.log10(nearest)))}f}"
 
 
-def _mean(values: np.ndarray, items: Items) -> float:
-    """Over all items, or where their share is known over each kind, weighed by it."""
+def _mean_on_line(values: np.ndarray, items: Items) -> float:
+    """Over all items, or where the share of the damaged is known over each kind, weighed by it."""
     if not items.share:
-        return float(values.mean())
-    return items.share * _share(values[items.damaged]) + (1 - items.share) * _share(values[~items.damaged])
+        return _mean(values)
+    return items.share * _mean(values[items.damaged]) + (1 - items.share) * _mean(values[~items.damaged])
 
 
-def _share(hits: np.ndarray) -> float:
-    return float(hits.mean()) if len(hits) else math.nan
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else math.nan

@@ -80,13 +80,13 @@ def test_many_items_are_decided_as_well_as_the_fixed_ones():
 @pytest.mark.parametrize("costs", [Costs(-1, 1, 1), Costs(1, 1, -2), Costs(1, np.nan, 1), Costs(np.inf, 1, 1)])
 def test_costs_below_0_or_that_are_no_numbers_are_refused(costs):
     with pytest.raises(ValueError, match="Costs must be numbers of 0 or more"):
-        decisions.check(costs, 0.0)
+        decisions.choose(ITEMS, costs)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, np.nan])
 def test_a_share_that_is_none_of_a_whole_is_refused(share):
-    with pytest.raises(ValueError, match="must be from 0 to below 1"):
-        decisions.check(Costs(1, 1, 1), share)
+    with pytest.raises(ValueError, match=r"defect_share=.* must be from 0 to below 1"):
+        decisions.check_share(pd.Series(["torn", "fine"]), "torn", share)
 
 
 def table_of(damaged, probabilities):
