@@ -127,6 +127,7 @@ def _group(table: pd.DataFrame, thumbs: np.ndarray) -> tuple[np.ndarray, np.ndar
     again = table[keep & (table["view"] != "")].groupby(["item", "view"])["source"].transform("size")
     for row, count in again[again > 1].items():
         findings.append((sources[row], f"{count} photos of this view of its item: is its serial used twice?", KEPT))
+    findings += _without_a_view(table[keep & (table["view"] != "")])
     near = _near_duplicates(thumbs)
     near = near[items[near[:, 0]] != items[near[:, 1]]]
     shown = near[keep[near].all(1)]
@@ -159,6 +160,14 @@ def _left_out(table: pd.DataFrame) -> tuple[np.ndarray, list[np.ndarray], list[t
         keep[left] = False
         tied.append(same.index.to_numpy())  # a copy that is left out still ties its item
     return keep, tied, findings
+
+
+def _without_a_view(table: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """Findings on items that were not seen in all views, each at its first photo."""
+    seen, views = table.groupby("item", sort=False)["view"].agg(set), set(table["view"])
+    first = table.drop_duplicates("item").set_index("item")["source"]
+    missing = {item: ", ".join(sorted(views - own)) for item, own in seen.items() if own != views}
+    return [(first[item], f"no usable photo of its item in the view {names}", KEPT) for item, names in missing.items()]
 
 
 def _labels_differ(table: pd.DataFrame, a: int, b: int) -> str:

@@ -307,6 +307,19 @@ def test_two_photos_of_one_view_of_an_item_are_pointed_out(tmp_path):
     assert set(findings["problem"]) == {"2 photos of this view of its item: is its serial used twice?"}
 
 
+def test_items_that_were_not_seen_in_all_views_are_pointed_out(tmp_path):
+    names = [f"{label}/{view}/{label}{item}_{view}.jpg" for label in "ab" for view in "xy" for item in (1, 2)]
+    members = {name: jpeg(drawing(seed)) for seed, name in enumerate(names) if name != "a/y/a1_y.jpg"}
+    members["b/x/b2_x.jpg"] = b"broken"
+    with Archive(write_zip(tmp_path / "raw.zip", members.items())) as archive:
+        _, findings = checks.check_photos(archive, read_layout(archive.names)[0])
+    pointed = findings[findings["action"] == checks.KEPT].set_index("source")["problem"].to_dict()
+    assert pointed == {
+        "a/x/a1_x.jpg": "no usable photo of its item in the view y",
+        "b/y/b2_y.jpg": "no usable photo of its item in the view x",
+    }
+
+
 def test_more_look_alikes_than_memory_should_hold_end_with_the_remedy(monkeypatch):
     monkeypatch.setattr(checks, "_MOST_PAIRS", 5)
     thumbs = np.zeros((3, 256), np.float32)
