@@ -58,6 +58,12 @@ def check(costs: Costs) -> None:
         raise ValueError(f"Costs must be numbers of 0 or more: {costs}")
 
 
+def check_defect(defect: str, classes: list[str]) -> None:
+    """Raise ValueError for a defect that is no label; "" and "damaged", the notebooks' default, may be missing."""
+    if defect not in ("", "damaged", *classes):
+        raise ValueError(f"No label is called {defect!r}: set defect to one of {', '.join(classes)}, or to ''")
+
+
 def check_share(labels: pd.Series, defect: str, share: float) -> None:
     """Raise ValueError for no share from 0 to below 1, and for one of labels (N,) that all have the defect, or none."""
     if not 0 <= share < 1:

@@ -126,6 +126,12 @@ def photos(where: str) -> Iterator[Photo]:
             yield name, data
 
 
+def check_photos(where: str) -> None:
+    """Raise FileNotFoundError, before any work, for a path that `photos` would not find."""
+    if where and not all(path.exists() for path in local(where)):
+        raise FileNotFoundError(f"{where} is missing: give the path of a photo, a folder or a zip, or an address")
+
+
 def _published(name: str, folder: Path) -> Path:
     published, failures = PUBLISHED[name], []
     for address in published.addresses:

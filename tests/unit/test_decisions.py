@@ -83,6 +83,13 @@ def test_costs_below_0_or_that_are_no_numbers_are_refused(costs):
         decisions.choose(ITEMS, costs)
 
 
+def test_a_defect_that_is_no_label_is_refused_and_the_default_may_be_missing():
+    for defect in ("torn", "damaged", ""):
+        decisions.check_defect(defect, ["fine", "torn"])
+    with pytest.raises(ValueError, match="No label is called 'broken': set defect to one of fine, torn, or to ''"):
+        decisions.check_defect("broken", ["fine", "torn"])
+
+
 @pytest.mark.parametrize("share", [-0.1, 1.0, np.nan])
 def test_a_share_that_is_none_of_a_whole_is_refused(share):
     with pytest.raises(ValueError, match=r"defect_share=.* must be from 0 to below 1"):
