@@ -141,22 +141,25 @@ def deletion_and_insertion(curves: dict[str, tuple[np.ndarray, np.ndarray]], tit
     return figure
 
 
-def robustness(table: pd.DataFrame, count: int, title: str) -> Figure:
-    """Accuracy against the strength of each corruption, a panel each, with 95 % intervals.
+def robustness(accuracy: pd.DataFrame, unfamiliar: pd.DataFrame, count: int, title: str) -> Figure:
+    """Against the strength of each corruption the accuracy, with 95 % intervals, and the share that is unfamiliar.
 
-    table: accuracies, a row for each kind, a column for each strength from 0 on. count: of items that were answered.
+    Both tables have a row for each kind, which gets a panel, and a column for each strength from 0 on.
+    count: of items that were answered.
     """
     columns = 3
-    figure, axes = grid(-(-len(table) // columns), columns, 2.3)
-    for axis in axes.flat[len(table) :]:
+    figure, axes = grid(-(-len(accuracy) // columns), columns, 2.3)
+    for axis in axes.flat[len(accuracy) :]:
         axis.axis("off")
-    for axis, (kind, values) in zip(axes.flat, table.iterrows(), strict=False):
+    for axis, (kind, values) in zip(axes.flat, accuracy.iterrows(), strict=False):
         ends = [uncertainty.wilson(round(value * count), count) for value in values]
         axis.fill_between(values.index, *zip(*ends, strict=True), color=PALETTE[1], alpha=0.15, linewidth=0)
-        axis.plot(values.index, values, "o-", color=PALETTE[1], markersize=4)
-        axis.set(ylim=(0, 1.02), title=kind, xlabel="strength (0: as it is)", ylabel="accuracy")
+        axis.plot(values.index, values, "o-", color=PALETTE[1], markersize=4, label="accuracy")
+        axis.plot(values.index, unfamiliar.loc[kind], "--", color=PALETTE[0], label="images unfamiliar")
+        axis.set(ylim=(0, 1.02), title=kind, xlabel="strength (0: as it is)", ylabel="share")
         axis.set_xticks(list(values.index))
         axis.grid(alpha=0.25)
+    axes.flat[0].legend(fontsize=8)
     figure.suptitle(title, fontweight="bold")
     return figure
 

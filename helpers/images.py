@@ -111,6 +111,23 @@ def normalize(images: torch.Tensor, mean: Sequence[float], deviation: Sequence[f
     return (images - shift).div_(scale).contiguous(memory_format=torch.channels_last)
 
 
+def normalized(
+    images: arrays.Array,
+    rows: np.ndarray,
+    normalization: dict[str, Sequence[float]],
+    device: torch.device,
+    batch_size: int = 32,
+    corruption: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> Iterator[torch.Tensor]:
+    """The images (N, 3, H, W) uint8 in these rows, normalized (M, 3, H, W) on the device, a batch after the other.
+
+    corruption: what is done to each batch of images (M, 3, H, W) uint8 before, see `corruptions.corrupt`.
+    """
+    for batch in batches(rows, batch_size):
+        pixels = corruption(images[batch]) if corruption else images[batch]
+        yield normalize(pixels.to(device), **normalization)
+
+
 def chances(count: int, seed: int, copy: int) -> torch.Tensor:
     """(count, 7) random numbers in 0..1, a row for each image: how `augment` makes its `copy`.
 

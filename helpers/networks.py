@@ -25,13 +25,14 @@ from helpers.catalog import Dataset
 from helpers.convnets import NETWORKS
 from helpers.stages import head_name, split, stages
 
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
 IMAGENET_NORMALIZATION = {"mean": [0.485, 0.456, 0.406], "deviation": [0.229, 0.224, 0.225]}
 _RENAMED = {  # what the published weights of DenseNet and the vision transformers call their layers, and what we do
     r"(denselayer\d+\.(norm|conv))\.([12])\.": r"\1\3.",
     r"\.mlp\.linear_1\.": ".mlp.0.",
     r"\.mlp\.linear_2\.": ".mlp.3.",
 }
+_KNOWN = "known.safetensors"  # a network's member of `models.zip`, where it knows what it learned from
 _MAXVIT_PX = 224  # height and width that it takes, which it does not say itself
 
 
@@ -40,10 +41,11 @@ class WeightsError(RuntimeError):
 
 
 class Model(NamedTuple):
-    """A trained network and its card."""
+    """A trained network, its card, and (M, D) half: the features of what it learned from, see `novelty.learned`."""
 
     network: nn.Module
     card: dict
+    known: torch.Tensor | None = None
 
 
 def build(architecture: str, classes: int, weights: str) -> nn.Module:
@@ -132,7 +134,8 @@ def describe(
     1 until it is fitted; below the threshold of the highest probability the answer is "not sure". stored: height and
     width in px that photos are shrunk to fit into first, if at all. empty: views without anything, by which photos are
     cut out (`crops.empty_views`). fusing: the weight of each view (`fusing.fuse_views`). mirrored: whether
-    each photo is looked at twice (`compute.inference`).
+    each photo is looked at twice (`compute.inference`). familiar_from: how similar to what it learned from a photo must
+    be (`novelty.learned`).
     """
     return {
         "format_version": FORMAT_VERSION,
@@ -148,18 +151,21 @@ def describe(
         "threshold": 0.0,
         "fusing": {},
         "mirrored": False,
+        "familiar_from": 0.0,
         "data_sha256": dataset.sha256(),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "pillow")},
     }
 
 
 def save_models(path: str | Path, models: dict[str, Model], comparison: pd.DataFrame) -> Path:
-    """Write `models.zip`: for each name its weights and card, and the comparison table. Whole, or not at all."""
+    """Write `models.zip`: of each its weights, card and known features, and the comparison. Whole, or not at all."""
 
     def members() -> Iterator[tuple[str, bytes]]:
-        for name, (network, card) in models.items():
+        for name, (network, card, known) in models.items():
             yield f"{name}/model.safetensors", to_bytes(network.state_dict())
             yield f"{name}/card.json", (json.dumps(card, indent=2) + "\n").encode()
+            if known is not None:
+                yield f"{name}/{_KNOWN}", to_bytes({"features": known})
         yield "comparison.csv", comparison.to_csv(lineterminator="\n").encode()
 
     return write_zip(path, members())
@@ -202,12 +208,15 @@ def _load_model(archive: Archive, name: str) -> Model:
             )
         network = build(card["architecture"], len(card["classes"]), "none")
         load_state(network, safetensors.torch.load(archive.read(f"{name}/model.safetensors")))
+        known = None
+        if f"{name}/{_KNOWN}" in archive.names:
+            known = safetensors.torch.load(archive.read(f"{name}/{_KNOWN}"))["features"]
     except (KeyError, TypeError, json.JSONDecodeError, safetensors.SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ArchiveError(
             f"{archive.path}: {name} cannot be read ({reason}): make it again, with the notebook that wrote it"
         ) from error
-    return Model(network.eval(), card)
+    return Model(network.eval(), card, known)
 
 
 def _replace_head(network: nn.Module, classes: int) -> None:

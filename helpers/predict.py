@@ -19,12 +19,12 @@ import pandas as pd
 import torch
 from sklearn.metrics import log_loss
 
-from helpers import compute, crops, session, sources
+from helpers import compute, crops, novelty, session, sources
 from helpers.archives import ArchiveError, threaded
 from helpers.arrays import Array
 from helpers.decisions import INSPECT, PASS, REJECT, Decision, actions
 from helpers.fusing import fuse_views
-from helpers.images import batches, normalize, resize
+from helpers.images import normalize, normalized, resize
 from helpers.layouts import composed
 from helpers.networks import Model, load_models
 from helpers.photos import PhotoError, decode, fit
@@ -32,6 +32,7 @@ from helpers.sources import Photo
 
 NOT_SURE = "not sure"
 NOT_FOUND = "no item is found (is the belt empty, the camera dark or moved?)"
+UNFAMILIAR = "unlike all that the network learned from (another product, another light, or the camera moved?)"
 _BATCH_SIZE = 32
 
 
@@ -57,13 +58,10 @@ def probabilities(
     Where the card says that it is mirrored, see `compute.inference`. The network is left as it was.
     corruption: what is done to each batch of images (M, 3, H, W) uint8 before, see `corruptions.corrupt`.
     """
-    network, card = model
+    network, card, _ = model
     run = compute.inference(network, device, mirrored=card["mirrored"])
-    parts = []
-    for batch in batches(rows, batch_size):
-        pixels = corruption(images[batch]) if corruption else images[batch]
-        parts.append(run(normalize(pixels.to(device), **card["normalization"])).softmax(1).cpu())
-    return torch.cat(parts).numpy()
+    seen = normalized(images, rows, card["normalization"], device, batch_size, corruption)
+    return torch.cat([run(batch).softmax(1).cpu() for batch in seen]).numpy()
 
 
 def look(
@@ -87,9 +85,9 @@ def answers(model: Model, photos: Iterable[Photo], device: torch.device) -> pd.D
 
     photos: of `sources.photos`, taken as they come. The answer is NOT_SURE where the highest probability is
     below the card's threshold. What cannot be used has no answer, and its problem says why; the remark says where an
-    item should lie on a belt and none is found.
+    item should lie on a belt and none is found, or what is seen is unlike all that the network learned from.
     """
-    run = compute.inference(model.network, device, mirrored=model.card["mirrored"])
+    run = novelty.inference(model, device)
     seen = threaded(lambda photo: _seen(*photo, model.card), photos)
     tables = [_answered([], run, model.card, device)]
     while batch := list(islice(seen, _BATCH_SIZE)):
@@ -97,22 +95,23 @@ def answers(model: Model, photos: Iterable[Photo], device: torch.device) -> pd.D
     return pd.concat(tables, ignore_index=True)
 
 
-def _answered(
-    batch: list[Seen], run: Callable[[torch.Tensor], torch.Tensor], card: dict, device: torch.device
-) -> pd.DataFrame:
-    """A row for each, as `answers` says it. run: of `compute.inference`."""
+def _answered(batch: list[Seen], run: novelty.Run, card: dict, device: torch.device) -> pd.DataFrame:
+    """A row for each, as `answers` says it. run: of `novelty.inference`."""
     classes = card["classes"]
     found = np.full((len(batch), len(classes)), np.nan)
+    remarks = np.array([one.remark for one in batch], object)
     usable = np.array([one.pixels is not None for one in batch], bool)
     if usable.any():
         images = torch.stack([one.pixels for one in batch if one.pixels is not None])
-        logits = run(normalize(images.to(device), **card["normalization"]))
+        logits, similar = run(normalize(images.to(device), **card["normalization"]))
         found[usable] = (logits / card["temperature"]).softmax(1).cpu()
+        unfamiliar = similar.cpu().numpy() < card["familiar_from"]
+        remarks[usable] = np.where((remarks[usable] == "") & unfamiliar, UNFAMILIAR, remarks[usable])
     confidence = found.max(1)
     called = np.array(classes, object)[np.nan_to_num(found).argmax(1)]
     called = np.where(np.isnan(confidence), "", np.where(confidence >= card["threshold"], called, NOT_SURE))
     table = pd.DataFrame({"name": [one.name for one in batch], "answer": called, "confidence": confidence})
-    notes = {"remark": [one.remark for one in batch], "problem": [one.problem for one in batch]}
+    notes = {"remark": remarks, "problem": [one.problem for one in batch]}
     return table.assign(**dict(zip(classes, found.T, strict=True)), **notes)
 
 
@@ -138,7 +137,8 @@ def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.dev
     members: one network for all views, or a specialist for each, as `chosen` gives them. photos: of `sources.photos`,
     taken as they come. `4006381008505_side.jpg`, or `4006381008505.jpg` in a folder `side`, is the side view of that
     item; where the networks know no views, each photo is an item. The action is that of the card's decision, "" without
-    one; an item of which a view is missing, there twice, or shows no item, is to be inspected, and its remark says why.
+    one; an item of which a view is missing, there twice, shows no item, or is unlike all that the network learned from,
+    is to be inspected, and its remark says why.
     A photo that cannot be used, or whose view nobody knows, has a row of its own with the problem, to be inspected.
     Raises ValueError where two of the networks would answer the same photo.
     """
@@ -148,9 +148,7 @@ def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.dev
     views, first = set(by_view) - {""}, next(iter(members))
     known = " or ".join(f"serial_{view}" for view in sorted(views))
     unknown = f"its view is not known: name it {known}, or put it into a folder named after the view"
-    runs = {
-        key: compute.inference(model.network, device, mirrored=model.card["mirrored"]) for key, model in members.items()
-    }
+    runs = {key: novelty.inference(model, device) for key, model in members.items()}
 
     def see(photo: Photo) -> tuple[str, Seen]:
         name, data = photo
@@ -210,7 +208,7 @@ def _fuse(answered: pd.DataFrame, views: set[str], card: dict) -> pd.DataFrame:
 
 
 def _remarks(usable: pd.DataFrame, views: set[str]) -> dict[str, str]:
-    """Of the items that were not seen exactly once in each view: what is missing, or there twice, or shows no item."""
+    """Of the items that were not seen exactly once in each view: what is missing, there twice, or odd about a view."""
     counts = usable.groupby(["item", "view"]).size().unstack(fill_value=0).reindex(columns=sorted(views), fill_value=0)
     odd = counts[(counts != 1).any(axis=1)]
     remarks: dict[str, list[str]] = {}
@@ -231,7 +229,7 @@ def check_classes(card: dict, classes: Sequence[str]) -> None:
 
 def milliseconds_per_image(model: Model, images: Array, device: torch.device) -> float:
     """Time of one image in a batch of 32, normalization included: the median of 5 after a warm-up."""
-    network, card = model
+    network, card, _ = model
     run, pixels, times = compute.inference(network, device, mirrored=card["mirrored"]), images[:32].to(device), []
     for _ in range(6):
         started = time.perf_counter()

@@ -90,11 +90,13 @@ def test_costs_show_what_each_way_costs_and_finds():
     assert [text.get_text() for text in trade.get_legend().get_texts()] == ["one threshold, no inspection", "chosen"]
 
 
-def test_robustness_draws_each_corruption_with_the_intervals_of_its_accuracies():
+def test_robustness_draws_each_corruption_with_the_intervals_of_its_accuracies_and_what_is_unfamiliar():
     table = pd.DataFrame([[0.9, 0.8, 0.5], [0.9, 0.9, 0.9]], ["blur", "noise"], [0, 1, 2])
-    figure = curves.robustness(table, 10, "Spoilt")
+    figure = curves.robustness(table, 1 - table, 10, "Spoilt")
     blur, noise, *others = figure.axes
     assert blur.lines[0].get_xydata().tolist() == [[0, 0.9], [1, 0.8], [2, 0.5]]
+    assert blur.lines[1].get_ydata() == pytest.approx([0.1, 0.2, 0.5])
+    assert [text.get_text() for text in blur.get_legend().get_texts()] == ["accuracy", "images unfamiliar"]
     assert (blur.get_title(), noise.get_title()) == ("blur", "noise")
     heights = blur.collections[0].get_paths()[0].vertices[:, 1]
     assert (heights.min(), heights.max()) == pytest.approx((0.237, 0.982), abs=1e-3)  # Wilson, 5 and 9 of 10

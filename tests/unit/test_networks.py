@@ -306,7 +306,7 @@ def test_the_origin_names_the_file_by_its_digest(tmp_path):
 
 def test_a_card_says_what_the_network_is_and_on_what_data(card, dataset):
     assert card == {
-        "format_version": 7,
+        "format_version": 8,
         "architecture": "small_cnn",
         "classes": ["blue", "red"],
         "views": ["side", "top"],
@@ -319,6 +319,7 @@ def test_a_card_says_what_the_network_is_and_on_what_data(card, dataset):
         "empty": {},
         "fusing": {},
         "mirrored": False,
+        "familiar_from": 0.0,
         "data_sha256": sha256(dataset.path),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "pillow")},
     }
@@ -332,12 +333,20 @@ def test_a_network_comes_back_with_the_same_logits_and_card(small, card, compari
     assert not loaded.network.training
     assert torch.equal(loaded.network(images), small.eval()(images))
     assert loaded.card == card
+    assert loaded.known is None
+
+
+def test_what_a_network_learned_from_comes_back_with_it(small, card, comparison, tmp_path):
+    known = torch.rand(3, 5).half()
+    path = networks.save_models(tmp_path / "models.zip", {"one": networks.Model(small, card, known)}, comparison)
+    assert torch.equal(networks.load_models(path)["one"].known, known)
 
 
 def test_an_archive_of_networks_holds_safetensors_cards_and_the_comparison_and_no_pickle(
     small, card, comparison, tmp_path
 ):
-    models = {"one": networks.Model(small, card), "two": networks.Model(small, card | {"views": ["top"]})}
+    knowing = networks.Model(small, card | {"views": ["top"]}, torch.zeros(1, 5).half())
+    models = {"one": networks.Model(small, card), "two": knowing}
     path = networks.save_models(tmp_path / "models.zip", models, comparison)
     with zipfile.ZipFile(path) as archive:
         assert archive.namelist() == [
@@ -345,6 +354,7 @@ def test_an_archive_of_networks_holds_safetensors_cards_and_the_comparison_and_n
             "one/card.json",
             "two/model.safetensors",
             "two/card.json",
+            "two/known.safetensors",
             "comparison.csv",
         ]
         assert json.loads(archive.read("two/card.json"))["views"] == ["top"]
@@ -373,15 +383,17 @@ def test_the_same_networks_give_the_same_bytes(small, card, comparison, tmp_path
 @pytest.mark.parametrize(
     ("member", "data", "message"),
     [
-        ("card.json", b'{"format_version": 5}', r"one has format 5, not 7: make it again, with the notebook"),
+        ("card.json", b'{"format_version": 5}', r"one has format 5, not 8: make it again, with the notebook"),
         ("card.json", b"{", r"one cannot be read .*make it again, with the notebook that wrote it"),
-        ("card.json", b'{"format_version": 7}', r"one cannot be read \('architecture'\)"),
+        ("card.json", b'{"format_version": 8}', r"one cannot be read \('architecture'\)"),
         ("model.safetensors", b"no tensors", r"one cannot be read .*make it again, with the notebook that wrote it"),
+        ("known.safetensors", b"no tensors", r"one cannot be read .*make it again, with the notebook that wrote it"),
         ("model.safetensors", safetensors.torch.save({"0.weight": torch.zeros(1)}), r"one cannot be read"),
     ],
 )
 def test_a_damaged_network_is_named(small, card, comparison, tmp_path, member, data, message):
-    path = networks.save_models(tmp_path / "models.zip", {"one": networks.Model(small, card)}, comparison)
+    model = networks.Model(small, card, torch.zeros(1, 5).half())
+    path = networks.save_models(tmp_path / "models.zip", {"one": model}, comparison)
     replace_member(path, f"one/{member}", data)
     with pytest.raises(ArchiveError, match=message):
         networks.load_models(path)

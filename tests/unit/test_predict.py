@@ -109,7 +109,7 @@ def model(network, halves):
         network,
         card
         | {"views": [""], "temperature": 1.0, "threshold": 0.0, "stored": None, "empty": {}, "fusing": {}}
-        | {"mirrored": False},
+        | {"mirrored": False, "familiar_from": 0.0},
     )
 
 
@@ -152,7 +152,7 @@ def test_below_the_threshold_the_answer_is_not_sure(model):
 def test_the_card_says_whether_a_photo_is_looked_at_twice():
     card = {"classes": ["a", "b"], "input": {"height": 16, "width": 16}, "temperature": 1.0, "threshold": 0.0}
     card |= {"normalization": networks.IMAGENET_NORMALIZATION, "views": [""], "stored": None, "empty": {}}
-    card |= {"mirrored": True}
+    card |= {"mirrored": True, "familiar_from": 0.0}
     picture, network = noise(1), small()
     table = predict.answers(
         networks.Model(network, card), [("noise.png", png(picture[0].permute(1, 2, 0).numpy()))], CPU
@@ -181,6 +181,19 @@ def test_photos_are_taken_as_they_come_and_in_batches(model, monkeypatch):
     assert predict.answers(model, photos(), CPU)["answer"].tolist() == ["red", "blue", "red", "blue", "red"]
     assert taken == [0, 1, 2, 3, 4]
     assert len(predict.answers(model, [], CPU)) == 0
+
+
+@pytest.fixture
+def knowing(model):
+    """It learned from blue images alone."""
+    return networks.Model(model.network, model.card | {"familiar_from": 0.9}, torch.tensor([[0.0, 1]]).half())
+
+
+def test_what_is_unlike_all_that_was_learned_from_has_a_remark(knowing):
+    given = [("sky.png", photo((0, 0, 255))), ("notes.png", b"text"), ("rose.png", photo((255, 0, 0)))]
+    table = predict.answers(knowing, given, CPU)
+    assert table["remark"].tolist() == ["", "", predict.UNFAMILIAR]
+    assert table["answer"].tolist() == ["blue", "", "red"]
 
 
 def test_data_of_other_classes_are_refused(model):
@@ -317,6 +330,19 @@ def test_a_photo_of_an_unknown_view_is_inspected(line):
     ]
 
 
+def test_an_item_that_is_unlike_all_that_was_learned_from_is_inspected_however_sure_the_answer(line, knowing):
+    line = {"both": knowing._replace(card=line["both"].card | {"familiar_from": 0.9})}
+    photos = [
+        ("1_side.png", BLUE_PHOTO),
+        ("1_top.png", BLUE_PHOTO),
+        ("2_side.png", BLUE_PHOTO),
+        ("2_top.png", RED_PHOTO),
+    ]
+    table = predict.decide(line, photos, CPU)
+    assert table["action"].tolist() == ["pass", "inspect"]
+    assert table["remark"].tolist() == ["", f"top: {predict.UNFAMILIAR}"]
+
+
 def test_two_networks_for_the_same_photos_are_refused(line):
     with pytest.raises(ValueError, match=r"both, other answer the same photos: choose one of them \(--network\)"):
         predict.decide(line | {"other": line["both"]}, [("1_side.png", BLUE_PHOTO)], CPU)
@@ -378,6 +404,7 @@ def command(tmp_path, monkeypatch):
         card = {"format_version": networks.FORMAT_VERSION, "architecture": "small_cnn", "classes": ["blue", "red"]}
         card |= {"input": {"height": 16, "width": 16}, "normalization": networks.IMAGENET_NORMALIZATION, "views": [""]}
         card |= {"temperature": 1.0, "threshold": 0.0, "stored": None, "empty": {}, "fusing": {}, "mirrored": False}
+        card |= {"familiar_from": 0.0}
         card |= facts
         networks.save_models(tmp_path / "models.zip", {"small": networks.Model(small(), card)}, pd.DataFrame())
         (tmp_path / "photos").mkdir()
