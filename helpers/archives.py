@@ -138,10 +138,7 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
         except UnicodeDecodeError:
             return zipfile.ZipFile(path)
     except zipfile.BadZipFile:
-        raise ArchiveError(
-            f"{path} is not a zip archive, or only a part of one: copy or download it again (a photo of another kind: "
-            "save it as JPEG or PNG)"
-        ) from None
+        raise ArchiveError(f"{path} is not a zip archive, or only a part of one: copy or download it again") from None
 
 
 def _checked_members(archive: zipfile.ZipFile, path: Path) -> list[zipfile.ZipInfo]:

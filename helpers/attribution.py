@@ -100,6 +100,17 @@ def _integrate(
     return values.sum(1)[0].float().cpu().numpy(), abs(delta.item()) / max(abs(change), 1e-6)
 
 
+def between_baselines(network: nn.Module, images: torch.Tensor, targets: Sequence[int], **how: object) -> np.ndarray:
+    """(N, H, W): the mean of the maps of `integrated_gradients` from black and from white.
+
+    What looks like a baseline gets nothing, so one alone shows nothing of a gray thing, or of a white one.
+    how: steps, error_bound, normalization and device.
+    Source: Sturmfels, Lundberg and Lee (2020), Visualizing the Impact of Feature Attribution Baselines.
+    """
+    maps = [integrated_gradients(network, images, targets, baseline, **how).maps for baseline in ("black", "white")]
+    return np.mean(maps, axis=0)
+
+
 def internal_batch_size(network: nn.Module, image: torch.Tensor) -> int:
     """How many images may be differentiated at once within MEMORY_BYTES: measured on one image (1, 3, H, W).
 

@@ -65,10 +65,12 @@ def learning(
     """
     figure, axes = grid(1, 1, 3.6)
     axis = axes[0, 0]
-    for index, (name, part) in enumerate(table.groupby("network", sort=False)):
+    parts = list(table.groupby("network", sort=False))
+    for index, (name, part) in enumerate(parts):
+        aside = 1.03 ** (index - (len(parts) - 1) / 2)  # so that intervals of the same number do not hide each other
         reach = [(part["value"] - part["low"]).clip(0), (part["high"] - part["value"]).clip(0)]
         style = {"color": PALETTE[index % len(PALETTE)], "marker": "o", "capsize": 3, "label": name}
-        axis.errorbar(part["images"], part["value"], reach, **style)
+        axis.errorbar(part["images"] * aside, part["value"], reach, **style)
     if fitted:
         numbers = np.geomspace(table["images"].min(), 2 * table["images"].max(), 50)
         axis.plot(numbers, fitted(numbers), "--", color="#666666", label="fitted power law")

@@ -33,6 +33,7 @@ _RENAMED = {  # what the published weights of DenseNet and the vision transforme
     r"\.mlp\.linear_2\.": ".mlp.3.",
 }
 _KNOWN = "known.safetensors"  # a network's member of `models.zip`, where it knows what it learned from
+_LEAST_PX = 16  # height and width of an image; below, most networks have nothing left to pool
 _MAXVIT_PX = 224  # height and width that it takes, which it does not say itself
 
 
@@ -69,7 +70,12 @@ def build(architecture: str, classes: int, weights: str) -> nn.Module:
 
 
 def input_size(network: nn.Module, height: int, width: int) -> tuple[int, int]:
-    """(height, width) in px of the images to feed: as wanted, but for networks that take one size only."""
+    """(height, width) in px of the images to feed: as wanted, but for networks that take one size only.
+
+    Raises ValueError below 16 px.
+    """
+    if min(height, width) < _LEAST_PX:
+        raise ValueError(f"image_height and image_width must be {_LEAST_PX} px or more: {height} x {width}")
     if isinstance(network, VisionTransformer):
         return network.image_size, network.image_size
     return (_MAXVIT_PX, _MAXVIT_PX) if isinstance(network, MaxVit) else (height, width)
@@ -179,7 +185,7 @@ def load_models(path: str | Path, names: Iterable[str] = ()) -> dict[str, Model]
     with Archive(path) as archive:
         found = sorted(member.removesuffix("/card.json") for member in archive.names if member.endswith("/card.json"))
         if not found:
-            raise ArchiveError(f"{path} holds no network: make it with 02-ModelTraining")
+            raise ArchiveError(f"{path} holds no network: give what 02-ModelTraining or one of 04 to 06 wrote")
         unknown = set(names) - set(found)
         if unknown:
             raise ValueError(f"{path} holds no network {', '.join(sorted(unknown))}; it holds {', '.join(found)}")

@@ -20,6 +20,7 @@ EXTENSIONS = {
     ".tiff": "TIFF",
 }
 MAX_PIXELS = 80_000_000
+_LEAST_PX = 4  # of the longer side: smaller pictures count visits to a web page, or are a slip
 JPEG_QUALITY = 95
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -46,7 +47,8 @@ def decode(data: bytes, name: str = "") -> tuple[Image.Image, list[str]]:
     """The photo in `data`, upright and in RGB, and notes on what had to be changed for that.
 
     name: the file's name, to compare its extension with what the bytes are.
-    Raises PhotoError where the file is empty, no image, truncated, or has more than MAX_PIXELS.
+    Raises PhotoError where the file is empty, no image, truncated, smaller than 4 px, or has more than
+    MAX_PIXELS.
     """
     if not data:
         raise PhotoError("empty file")
@@ -60,6 +62,8 @@ def decode(data: bytes, name: str = "") -> tuple[Image.Image, list[str]]:
         raise PhotoError(f"unreadable ({error})") from error
     if image.width * image.height > MAX_PIXELS:
         raise PhotoError(f"{image.width} x {image.height}: more than {MAX_PIXELS:,} pixels")
+    if max(image.size) < _LEAST_PX:
+        raise PhotoError(f"{image.width} x {image.height} px: too small to show anything")
     try:
         notes = _notes(image, name)
         image.load()

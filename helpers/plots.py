@@ -174,15 +174,20 @@ def ways_to_learn(stages: int, frozen: int) -> Figure:
 
 
 def gains(before: pd.Series, after: pd.Series, count: int, title: str) -> Figure:
-    """The classes whose recall (0 to 1, by class) gained most and least, an arrow from before to after each."""
+    """The classes whose recall (0 to 1, by class) gained most and least, a line from before to after each.
+
+    The names of both series stand in the legend.
+    """
     order = (after - before).sort_values(ascending=False, kind="stable").index
     shown = order if len(order) <= 2 * count else order[:count].append(order[-count:])
     figure, axes = grid(1, 1, 0.28 * len(shown) + 0.8)
     axis = axes[0, 0]
     for row, label in enumerate(shown):
         axis.plot([before[label], after[label]], [row, row], color="#BBBBBB", linewidth=3, zorder=1)
-    axis.scatter(before[shown], range(len(shown)), color=PALETTE[0], label="before", zorder=2)
-    axis.scatter(after[shown], range(len(shown)), color=PALETTE[1], marker="D", label="after", zorder=2)
+    axis.scatter(before[shown], range(len(shown)), color=PALETTE[0], label=before.name, zorder=2)
+    axis.scatter(after[shown], range(len(shown)), color=PALETTE[1], marker="D", label=after.name, zorder=2)
+    if len(shown) < len(order):
+        axis.axhline(count - 0.5, color="black", linestyle=":", linewidth=1)  # the classes between are left out
     axis.set_yticks(range(len(shown)), shown)
     axis.invert_yaxis()
     axis.set(xlim=(-0.03, 1.03), xlabel="recall", title=title)
@@ -200,6 +205,7 @@ def answers(
 ) -> Figure:
     """A row for each photo (H, W, 3): the photo, its attribution (H, W) over it, and the probability of each class.
 
+    maps: of what counted for the class with the highest probability.
     table: columns name, answer, and a probability for each class. threshold: of being sure, dotted if from 0 to 1.
     """
     figure, axes = grid(len(photos), 3, 2.5)
@@ -208,7 +214,7 @@ def answers(
         picture.imshow(photo)
         picture.set_title(row["name"], fontsize=9)
         heat(photo, attribution, heated)
-        heated.set_title("what counted", fontsize=9)
+        heated.set_title(f"what counted for {max(classes, key=row.get)}", fontsize=9)
         for axis in (picture, heated):
             axis.axis("off")
         values = [row[label] for label in classes]

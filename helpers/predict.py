@@ -241,7 +241,7 @@ def milliseconds_per_image(model: Model, images: Array, device: torch.device) ->
 def main() -> None:
     """Answer all photos, write the table whole or not at all, and say how fast it was and what could not be used."""
     parser = argparse.ArgumentParser(prog="helpers.predict", description=__doc__)
-    parser.add_argument("models_archive", type=Path, help="what 02-ModelTraining wrote")
+    parser.add_argument("models_archive", type=Path, help="what 02-ModelTraining wrote, or 04 to 06")
     parser.add_argument("photos", help="the path of a photo, a folder or a zip, or an http(s) address")
     parser.add_argument("--output", type=Path, default=Path("decisions.csv"), help="where the table goes")
     parser.add_argument("--network", nargs="*", default=[], help="names in the archive; the chosen one, if not given")
@@ -277,8 +277,9 @@ def _answer_all(wanted: argparse.Namespace) -> None:
         counts = table["action"].value_counts()
         print("Actions: " + ", ".join(f"{counts.get(action, 0)} {action}" for action in (PASS, INSPECT, REJECT)))
     else:
-        labels = ", ".join(card["classes"])
-        print(f"No actions, as no decision was made: run 02-ModelTraining again with defect as one of {labels}")
+        unsure = int((table["answer"] == NOT_SURE).sum())
+        print(f"Answers: {len(table) - len(failed) - unsure} sure, {unsure} {NOT_SURE}, {len(failed)} without one")
+        print("No actions: this network has no decision by cost, which 02-ModelTraining makes for a defect")
     print(f"Written: {wanted.output}")
 
 

@@ -100,7 +100,8 @@ def photos(where: str) -> Iterator[Photo]:
     What cannot be read, or is no photo by its name, comes with the error in place of its bytes: the others are answered
     all the same. What systems leave behind, and the boxes of a photo, are passed over.
     where: a path or an http(s) address; "" gives none.
-    Raises FileNotFoundError for a path that is not there, ConnectionError where a download fails.
+    Raises FileNotFoundError for a path that is not there, ArchiveError for a file that is neither photo nor zip,
+    ConnectionError where a download fails.
     """
     if not where:
         return
@@ -112,6 +113,8 @@ def photos(where: str) -> Iterator[Photo]:
     if path.is_file() and (path.suffix.lower() in EXTENSIONS or not (path.suffix or zipfile.is_zipfile(path))):
         yield path.name, path.read_bytes()
         return
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise ArchiveError(f"{path} is no photo and no whole zip: save a photo as JPEG or PNG, copy a zip again")
     with Archive(path) as archive:
         for name in archive.names:
             suffix = PurePosixPath(name).suffix.lower()

@@ -33,6 +33,10 @@ class LearningCurve(NamedTuple):
         """The expected share of mistakes with so many training images a class, at most 1."""
         return np.minimum(self.scale * np.asarray(images, float) ** -self.exponent, 1)
 
+    def doubling(self, images: float) -> float:
+        """How much smaller the expected share of mistakes becomes with twice as many."""
+        return float(self.error(images) - self.error(2 * images))
+
 
 def wilson(hits: int, count: int) -> Interval:
     """The interval of a share, such as an accuracy: hits of count. Raises ValueError where count is 0.

@@ -185,3 +185,10 @@ def test_the_noise_tunnel_leaves_the_random_numbers_of_others_alone(corner, halv
     first = maps_of("noise tunnel", corner, image, [1], halves)
     assert torch.equal(torch.rand(1), expected)
     assert (maps_of("noise tunnel", corner, image, [1], halves) == first).all()
+
+
+def test_between_two_baselines_lies_the_mean_of_both(linear, halves):
+    images = noise(2)
+    how = {"steps": 8, "error_bound": 1.0, "normalization": halves, "device": CPU}
+    between = attribution.between_baselines(linear, images, [1, 0], **how)
+    np.testing.assert_allclose(between, explain(linear, images, [1, 0], "gray", halves).maps, atol=1e-5)

@@ -409,7 +409,7 @@ def test_an_archive_with_flipped_bits_is_refused(small, card, comparison, tmp_pa
 
 
 def test_an_archive_without_a_network_says_where_they_are_made(dataset):
-    with pytest.raises(ArchiveError, match="holds no network: make it with 02-ModelTraining"):
+    with pytest.raises(ArchiveError, match="holds no network: give what 02-ModelTraining or one of 04 to 06 wrote"):
         networks.load_models(dataset.path)
 
 

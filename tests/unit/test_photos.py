@@ -108,10 +108,20 @@ def test_every_kind_of_pixel_becomes_rgb_and_is_noted(image, options, note, colo
 
 
 def test_sixteen_bits_of_color_become_eight():
-    row = b"\0" + struct.pack(">HHH", 65535, 257 * 100, 0)
-    image, notes = decode(png(1, 1, 16, 2, row), "a.png")
+    row = b"\0" + 4 * struct.pack(">HHH", 65535, 257 * 100, 0)
+    image, notes = decode(png(4, 1, 16, 2, row), "a.png")
     assert notes == ["16-bit"]
     assert values(image) == [255, 100, 0]
+
+
+@pytest.mark.parametrize(("size", "usable"), [((1, 1), False), ((3, 2), False), ((1, 4), True)], ids=str)
+def test_a_picture_of_a_few_pixels_is_no_photo(size, usable):
+    data = saved(Image.new("RGB", size))
+    if usable:
+        assert decode(data)[0].size == size
+    else:
+        with pytest.raises(PhotoError, match=f"{size[0]} x {size[1]} px: too small to show anything"):
+            decode(data)
 
 
 def test_values_that_are_not_finite_are_refused():

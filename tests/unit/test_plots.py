@@ -238,14 +238,15 @@ def test_the_ways_to_learn_show_what_is_frozen_in_each():
 
 
 def test_gains_show_the_classes_that_gained_most_and_least():
-    before = pd.Series({"ant": 0.1, "bee": 0.5, "cat": 0.5, "dog": 0.9})
-    after = pd.Series({"ant": 0.9, "bee": 0.6, "cat": 0.9, "dog": 0.8})
+    before = pd.Series({"ant": 0.1, "bee": 0.5, "cat": 0.5, "dog": 0.9}, name="from scratch")
+    after = pd.Series({"ant": 0.9, "bee": 0.6, "cat": 0.9, "dog": 0.8}, name="fine-tuned")
     figure = plots.gains(before, after, 1, "Recall")
     (axis,) = figure.axes
     assert [label.get_text() for label in axis.get_yticklabels()] == ["ant", "dog"]
     old, new = (dots.get_offsets().tolist() for dots in axis.collections)
     assert old == [[0.1, 0], [0.9, 1]]
     assert new == [[0.9, 0], [0.8, 1]]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["from scratch", "fine-tuned"]
     figure.draw_without_rendering()
 
 
@@ -253,7 +254,7 @@ def test_answers_show_photo_attribution_and_the_probability_of_each_class():
     table = pd.DataFrame({"name": ["mine.jpg"], "answer": ["not sure"], "damaged": [0.6], "intact": [0.4]})
     figure = plots.answers(photos(1), [np.ones((6, 10))], table, CLASSES, 0.7, "Mine")
     _, heated, bars = figure.axes
-    assert titles(figure) == ["mine.jpg", "what counted", "not sure"]
+    assert titles(figure) == ["mine.jpg", "what counted for damaged", "not sure"]
     assert [bar.get_width() for bar in bars.patches] == [0.6, 0.4]
     assert texts(bars) == ["60%", "40%"]
     assert bars.lines[0].get_xdata()[0] == 0.7

@@ -424,7 +424,7 @@ def test_the_command_writes_a_table_and_says_how_fast_it_was(command, tmp_path, 
     assert "2 photos of 2 items in " in printed
     assert "images a second" in printed
     assert "Left out: 3.png: not an image" in printed
-    assert "No actions, as no decision was made: run 02-ModelTraining again with defect as one of blue, red" in printed
+    assert "No actions: this network has no decision by cost, which 02-ModelTraining makes for a defect" in printed
     assert pd.read_csv(output)["item"].tolist() == ["1.png", "2.png", "3.png"]
     assert {path.name for path in tmp_path.iterdir()} == {"models.zip", "photos", "decisions.csv"}
 
