@@ -178,7 +178,7 @@ def _noise_tunnel(
     """The mean of Integrated Gradients, of a quarter of the steps, over noisy copies of the image."""
     spread = _NOISE * (inputs.max() - inputs.min()).item()
     walking = {"baselines": start, "target": target, "n_steps": max(1, steps // 4), "internal_batch_size": 8}
-    with torch.random.fork_rng([inputs.device] if inputs.device.type == "cuda" else []):
+    with compute.fork_rng(inputs.device):
         torch.manual_seed(0)
         tunnel = NoiseTunnel(IntegratedGradients(network))
         return tunnel.attribute(inputs, nt_samples=_NOISY_COPIES, nt_samples_batch_size=1, stdevs=spread, **walking)

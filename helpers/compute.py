@@ -39,6 +39,11 @@ def autocast(module: nn.Module, device: torch.device, *, learning: bool) -> Iter
             layer.__class__ = nn.Conv2d
 
 
+def fork_rng(device: torch.device) -> contextlib.AbstractContextManager:
+    """A context that gives the random numbers of the CPU and of that device back as it found them."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
+
+
 def inference(
     module: nn.Module, device: torch.device, *, mirrored: bool = False
 ) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -84,7 +84,7 @@ def sensitivity(subject: Subject, explain: Explain) -> np.ndarray:
             pixels = _bytes(inputs[0], normalization)
             return torch.from_numpy(explain(network, pixels, [target] * len(pixels))[:, None])
 
-        with torch.random.fork_rng():
+        with compute.fork_rng(subject.device):
             torch.manual_seed(0)
             inputs = normalize(image[None], **normalization)
             how = {"perturb_radius": _RADIUS, "n_perturb_samples": _CHANGES}

@@ -194,7 +194,7 @@ def _learn(current: _PhaseState, epoch: int, number: int) -> dict[str, float]:
     scaler = torch.amp.GradScaler(device.type, _FIRST_SCALE, enabled=half)
     sums = 0
     networks.training_mode(network, keep_norms=recipe.keep_norms)
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), distributed.whole_batches(network):
+    with compute.fork_rng(device), distributed.whole_batches(network):
         order = batches(np.arange(len(labels)), recipe.batch_size, seed_epoch(recipe.seed, number))
         for step, positions in enumerate(order):
             factor = learning_rate_factor(epoch * len(order) + step, current.phase.epochs * len(order))
