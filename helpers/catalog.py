@@ -15,7 +15,7 @@ import pandas as pd
 
 from helpers.archives import Archive, ArchiveError, threaded, write_zip
 from helpers.checks import CORRECTED, LEFT_OUT, check_photos
-from helpers.layouts import SPLITS, check_labels, read_layout
+from helpers.layouts import SPLITS, check_names, read_layout
 from helpers.photos import decode, encode, fit
 
 FORMAT_VERSION = 2
@@ -208,7 +208,7 @@ def load(path: str | Path) -> Dataset:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ArchiveError(f"{path}: its catalog is damaged ({error}): run 01-DataPreparation again") from error
-        check_labels(dataset.classes)
+        check_names(dataset.classes, dataset.views)
         absent = set(catalog["path"]) - set(archive.names)
     if absent:
         raise ArchiveError(f"{path} lacks {len(absent)} images of its catalog, {min(absent)!r} first: make it again")

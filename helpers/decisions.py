@@ -82,7 +82,7 @@ def items(table: pd.DataFrame, defect: str, share: float) -> Items:
 
 
 def actions(probabilities: np.ndarray, decision: Decision) -> np.ndarray:
-    """(N,) of PASS, INSPECT and REJECT for the probabilities (N,) of damage."""
+    """(N,) of PASS, INSPECT and REJECT for the probabilities (N,) of damage; INSPECT for NaN, which knows nothing."""
     rejected = np.where(probabilities >= decision.reject_from, REJECT, INSPECT)
     return np.where(probabilities < decision.pass_below, PASS, rejected)
 

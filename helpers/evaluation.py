@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from helpers import uncertainty
+from helpers.layouts import FUSED
 
-FUSED = "fused"
 Result = TypeVar("Result")
 
 

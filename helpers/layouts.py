@@ -24,6 +24,7 @@ _SPLIT_FOLDERS |= dict.fromkeys(("test", "testing"), "test")
 _COLUMNS = {"path", "item", "view", "label", "predicted", "confidence", "network", "repeat", "fold", "name", "answer"}
 _COLUMNS |= {"problem", "photos", "action", "remark", "image", "map", "boxes", "window"}
 _COLUMNS |= {"suggested", "probability", "margin"}
+FUSED = "fused"  # the view of an item's answer, from the answers for its views
 _JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 
 
@@ -64,17 +65,22 @@ def read_layout(names: Iterable[str]) -> tuple[pd.DataFrame, list[tuple[str, str
     table = pd.DataFrame(rows, columns=["source", "label", "view", "item", "split"])
     if table["label"].nunique() < 2:
         raise LayoutError(_unknown(names, f"found {table['label'].nunique()} label folder(s), at least 2 are needed"))
-    check_labels(table["label"])
+    check_names(table["label"], table["view"])
     table["annotation"] = [annotations.get(_stem(name), "") for name in table["source"]]
     return table, misfits + misplaced
 
 
-def check_labels(labels: Iterable[str]) -> None:
-    """Raise LayoutError where a label is called as a column of the tables, in which each label gets a column, too."""
+def check_names(labels: Iterable[str], views: Iterable[str]) -> None:
+    """Raise LayoutError where a label is called as a column of the tables, which have one for each label, too.
+
+    Likewise for a view that is called as what the views of an item come to.
+    """
     if taken := sorted(_COLUMNS & set(labels)):
         raise LayoutError(
             f"No label can be called {' or '.join(map(repr, taken))}, as columns of tables are: rename it"
         )
+    if FUSED in set(views):
+        raise LayoutError(f"No view can be called {FUSED!r}, as the answer of all views is: rename it")
 
 
 def _read_views(photos: list[_Photo]) -> tuple[list[tuple], list[tuple[str, str]]] | None:

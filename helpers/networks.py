@@ -32,8 +32,7 @@ _RENAMED = {  # what the published weights of DenseNet and the vision transforme
     r"\.mlp\.linear_1\.": ".mlp.0.",
     r"\.mlp\.linear_2\.": ".mlp.3.",
 }
-_KNOWN = "known.safetensors"  # a network's member of `models.zip`, where it knows what it learned from
-_LEAST_PX = 16  # height and width of an image; below, most networks have nothing left to pool
+_FEATURES = "features.safetensors"  # a network's member of `models.zip`, where it knows what it learned from
 _MAXVIT_PX = 224  # height and width that it takes, which it does not say itself
 
 
@@ -42,11 +41,11 @@ class WeightsError(RuntimeError):
 
 
 class Model(NamedTuple):
-    """A trained network, its card, and (M, D) half: the features of what it learned from, see `novelty.learned`."""
+    """A trained network, its card, and by view (M, D) half: features of what it learned from, see `novelty.fit`."""
 
     network: nn.Module
     card: dict
-    known: torch.Tensor | None = None
+    features: dict[str, torch.Tensor] | None = None
 
 
 def build(architecture: str, classes: int, weights: str) -> nn.Module:
@@ -72,13 +71,22 @@ def build(architecture: str, classes: int, weights: str) -> nn.Module:
 def input_size(network: nn.Module, height: int, width: int) -> tuple[int, int]:
     """(height, width) in px of the images to feed: as wanted, but for networks that take one size only.
 
-    Raises ValueError below 16 px.
+    Raises ValueError for a size at which the network has nothing left to pool.
     """
-    if min(height, width) < _LEAST_PX:
-        raise ValueError(f"image_height and image_width must be {_LEAST_PX} px or more: {height} x {width}")
     if isinstance(network, VisionTransformer):
         return network.image_size, network.image_size
-    return (_MAXVIT_PX, _MAXVIT_PX) if isinstance(network, MaxVit) else (height, width)
+    if isinstance(network, MaxVit):
+        return _MAXVIT_PX, _MAXVIT_PX
+    learning = network.training
+    try:
+        with torch.inference_mode():
+            network.eval()(torch.zeros(1, 3, max(0, height), max(0, width)))
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{height} x {width} px are too few for {type(network).__name__} ({reason})") from None
+    finally:
+        network.train(learning)
+    return height, width
 
 
 def freeze(network: nn.Module, *, train: str) -> None:
@@ -140,8 +148,7 @@ def describe(
     1 until it is fitted; below the threshold of the highest probability the answer is "not sure". stored: height and
     width in px that photos are shrunk to fit into first, if at all. empty: views without anything, by which photos are
     cut out (`crops.empty_views`). fusing: the weight of each view (`fusing.fuse_views`). mirrored: whether
-    each photo is looked at twice (`compute.inference`). familiar_from: how similar to what it learned from a photo must
-    be (`novelty.learned`).
+    each photo is looked at twice (`compute.inference`). novelty_thresholds: by view, see `novelty.fit`.
     """
     return {
         "format_version": FORMAT_VERSION,
@@ -157,21 +164,21 @@ def describe(
         "threshold": 0.0,
         "fusing": {},
         "mirrored": False,
-        "familiar_from": 0.0,
+        "novelty_thresholds": {},
         "data_sha256": dataset.sha256(),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "pillow")},
     }
 
 
 def save_models(path: str | Path, models: dict[str, Model], comparison: pd.DataFrame) -> Path:
-    """Write `models.zip`: of each its weights, card and known features, and the comparison. Whole, or not at all."""
+    """Write `models.zip`: of each its weights, card and features, and the comparison. Whole, or not at all."""
 
     def members() -> Iterator[tuple[str, bytes]]:
-        for name, (network, card, known) in models.items():
+        for name, (network, card, features) in models.items():
             yield f"{name}/model.safetensors", to_bytes(network.state_dict())
             yield f"{name}/card.json", (json.dumps(card, indent=2) + "\n").encode()
-            if known is not None:
-                yield f"{name}/{_KNOWN}", to_bytes({"features": known})
+            if features:
+                yield f"{name}/{_FEATURES}", to_bytes({f"view {view}": own for view, own in features.items()})
         yield "comparison.csv", comparison.to_csv(lineterminator="\n").encode()
 
     return write_zip(path, members())
@@ -214,15 +221,27 @@ def _load_model(archive: Archive, name: str) -> Model:
             )
         network = build(card["architecture"], len(card["classes"]), "none")
         load_state(network, safetensors.torch.load(archive.read(f"{name}/model.safetensors")))
-        known = None
-        if f"{name}/{_KNOWN}" in archive.names:
-            known = safetensors.torch.load(archive.read(f"{name}/{_KNOWN}"))["features"]
-    except (KeyError, TypeError, json.JSONDecodeError, safetensors.SafetensorError, RuntimeError) as error:
+        features = _load_features(archive, name, network, card["novelty_thresholds"])
+    except (KeyError, TypeError, ValueError, safetensors.SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ArchiveError(
             f"{archive.path}: {name} cannot be read ({reason}): make it again, with the notebook that wrote it"
         ) from error
-    return Model(network.eval(), card, known)
+    return Model(network.eval(), card, features)
+
+
+def _load_features(archive: Archive, name: str, network: nn.Module, views: Iterable[str]) -> dict[str, torch.Tensor]:
+    """By view. Raises KeyError for a view without features, ValueError where they are not those of this network."""
+    if not views:
+        return {}
+    found = safetensors.torch.load(archive.read(f"{name}/{_FEATURES}"))
+    head = network.get_submodule(head_name(network))
+    width = head.in_channels if isinstance(head, nn.Conv2d) else head.in_features
+    features = {view: found[f"view {view}"] for view in views}
+    for view, own in features.items():
+        if own.shape[1:] != (width,) or not torch.isfinite(own).all():
+            raise ValueError(f"features of view {view!r} are not (M, {width}), or not finite")
+    return features
 
 
 def _replace_head(network: nn.Module, classes: int) -> None:

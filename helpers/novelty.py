@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,66 +13,107 @@ from helpers.arrays import Array
 from helpers.images import normalized
 from helpers.networks import Model
 
-_MOST_KNOWN = 2000  # features that are kept, and validation images that are asked
+_MOST_FEATURES = 2000  # of each view that are kept, and validation images of it that are asked
 _FAMILIAR_SHARE = 0.99  # of the validation images
 
-Run = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+Run = Callable[[torch.Tensor, Sequence[str]], tuple[torch.Tensor, np.ndarray]]
 
 
-def learned(model: Model, images: Array, train: np.ndarray, validation: np.ndarray, device: torch.device) -> Model:
-    """The model with the features of its training images, its card with how similar to one of them an image must be.
+def fit(
+    model: Model, images: Array, views: np.ndarray, train: np.ndarray, validation: np.ndarray, device: torch.device
+) -> Model:
+    """The model with the features of its training images and, in its card, a threshold for each of its views.
 
-    99 of 100 validation images are that similar; with fewer than 100, all are.
-    images: (N, 3, H, W) uint8. train, validation: rows of them; of more than 2,000 as many are taken, evenly spread.
+    The similarity of an image is the cosine of the angle between its features (what goes into the head) and the nearest
+    ones of the same view. The threshold is what 99 of 100 validation images reach; with 100 or fewer, all do.
+    images: (N, 3, H, W) uint8. views: (N,) their views, "" where there are none. train, validation: rows; of more than
+    2,000 of a view as many are taken, evenly spread. A view without images in both has no threshold.
+    Raises FloatingPointError where a feature is no number.
     Source: Sun et al. (2022), Out-of-Distribution Detection with Deep Nearest Neighbors.
     """
-    body, _ = _parts(model, device)
-    seen = normalized(images, _some(train), model.card["normalization"], device)
-    model = model._replace(known=torch.cat([_direction(body(batch)) for batch in seen]).half().cpu())
-    similar = similarities(model, images, _some(validation), device)
-    familiar_from = float(np.quantile(similar, 1 - _FAMILIAR_SHARE, method="lower"))
-    return model._replace(card=model.card | {"familiar_from": familiar_from})
+    features, thresholds = {}, {}
+    for view in model.card["views"]:
+        learned, unseen = (_some(rows[views[rows] == view]) for rows in (train, validation))
+        if len(learned) == 0 or len(unseen) == 0:
+            continue
+        known = torch.cat(list(_directions(model, images, learned, device))).half()
+        asked = torch.cat(list(_directions(model, images, unseen, device)))
+        similar = _similarity(asked, known.float()).cpu().numpy()
+        if not np.isfinite(similar).all():
+            raise FloatingPointError("Some features of the network are not finite: it cannot be used")
+        features[view] = known.cpu()
+        thresholds[view] = float(np.quantile(similar, 1 - _FAMILIAR_SHARE, method="lower"))
+    return model._replace(card=model.card | {"novelty_thresholds": thresholds}, features=features)
 
 
-def similarities(
+def unfamiliar(
+    model: Model,
+    images: Array,
+    views: np.ndarray,
+    rows: np.ndarray,
+    device: torch.device,
+    corruption: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> np.ndarray:
+    """(len(rows),) bool, of the images (N, 3, H, W) uint8 in these rows; views: (N,). corruption: `images.normalized`.
+
+    Raises ValueError for a model without features.
+    """
+    if model.features is None:
+        raise ValueError("The network does not know what it learned from: give it to novelty.fit first")
+    judge, found, done = _judge(model, device), [], 0
+    for batch in _directions(model, images, rows, device, corruption):
+        found.append(judge(batch, views[rows[done : done + len(batch)]]))
+        done += len(batch)
+    return np.concatenate(found)
+
+
+def inference(model: Model, device: torch.device) -> Run:
+    """The model as a function of normalized images (N, 3, H, W) and their N views: logits (N, C), and (N,) unfamiliar.
+
+    The logits are those of `compute.inference`, of two looks where the card says so. An image of a view that the card
+    does not know is unfamiliar if it would be in every view. Without features, nothing is.
+    """
+    body, head = (compute.inference(part, device) for part in stages.split(model.network, stages.HEAD))
+    judge = _judge(model, device)
+
+    def run(images: torch.Tensor, views: Sequence[str]) -> tuple[torch.Tensor, np.ndarray]:
+        features = body(images)
+        logits = head(features)
+        if model.card["mirrored"]:
+            logits = (logits + head(body(images.flip(3)))) / 2
+        return logits, judge(_direction(features), views)
+
+    return run
+
+
+def _judge(model: Model, device: torch.device) -> Callable[[torch.Tensor, Sequence[str]], np.ndarray]:
+    """From features of length 1 (N, D) and their N views to (N,) bool: below the threshold, or no number."""
+    known = {view: features.to(device).float() for view, features in (model.features or {}).items()}
+
+    def judge(directions: torch.Tensor, views: Sequence[str]) -> np.ndarray:
+        if not known:
+            return np.zeros(len(directions), bool)
+        strange = {}
+        for view, features in known.items():
+            similar = _similarity(directions, features).cpu().numpy()
+            strange[view] = ~(similar >= model.card["novelty_thresholds"][view])
+        everywhere = np.all(list(strange.values()), axis=0)
+        return np.array([strange.get(view, everywhere)[row] for row, view in enumerate(views)], bool)
+
+    return judge
+
+
+def _directions(
     model: Model,
     images: Array,
     rows: np.ndarray,
     device: torch.device,
     corruption: Callable[[torch.Tensor], torch.Tensor] | None = None,
-) -> np.ndarray:
-    """(len(rows),) of the images (N, 3, H, W) uint8 in these rows, as `inference` gives them.
-
-    corruption: see `images.normalized`.
-    """
-    run = inference(model, device)
-    seen = normalized(images, rows, model.card["normalization"], device, corruption=corruption)
-    return torch.cat([run(batch)[1].cpu() for batch in seen]).numpy()
-
-
-def inference(model: Model, device: torch.device) -> Run:
-    """The model as a function of normalized images (N, 3, H, W): their logits (N, C), and how similar each is (N,).
-
-    The logits are those of `compute.inference`, of two looks where the card says so. The similarity is the cosine of
-    the angle between the image's features (what goes into the head) and the nearest of those that the model has
-    learned: 1 for an image that it learned from. It is 1 for every image where the model does not know them.
-    """
-    body, head = _parts(model, device)
-    known = None if model.known is None else model.known.to(device).float()
-
-    def run(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        features = body(images)
-        logits = head(features)
-        if model.card["mirrored"]:
-            logits = (logits + head(body(images.flip(3)))) / 2
-        similar = logits.new_ones(len(logits)) if known is None else (_direction(features) @ known.T).amax(1)
-        return logits, similar
-
-    return run
-
-
-def _some(rows: np.ndarray) -> np.ndarray:
-    return rows[np.linspace(0, len(rows) - 1, min(len(rows), _MOST_KNOWN)).round().astype(int)]
+) -> Iterator[torch.Tensor]:
+    """The features of the images in these rows, of length 1, (M, D) a batch after the other."""
+    body = compute.inference(stages.split(model.network, stages.HEAD)[0], device)
+    for batch in normalized(images, rows, model.card["normalization"], device, corruption=corruption):
+        yield _direction(body(batch))
 
 
 def _direction(features: torch.Tensor) -> torch.Tensor:
@@ -80,6 +121,10 @@ def _direction(features: torch.Tensor) -> torch.Tensor:
     return F.normalize(features.flatten(1))
 
 
-def _parts(model: Model, device: torch.device) -> list[Callable[[torch.Tensor], torch.Tensor]]:
-    """From normalized images to features, and from features to logits."""
-    return [compute.inference(part, device) for part in stages.split(model.network, stages.HEAD)]
+def _similarity(directions: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """(N,): of directions (N, D) the cosine to the nearest known one (M, D)."""
+    return (directions @ known.T).amax(1)
+
+
+def _some(rows: np.ndarray) -> np.ndarray:
+    return rows[np.linspace(0, len(rows) - 1, min(len(rows), _MOST_FEATURES)).round().astype(int)]

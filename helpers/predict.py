@@ -37,12 +37,13 @@ _BATCH_SIZE = 32
 
 
 class Seen(NamedTuple):
-    """A photo's name, what the network sees of it, (3, H, W) uint8 or None, why it sees nothing, and what is odd."""
+    """A photo: name, what the network sees of it, (3, H, W) uint8 or None, why nothing, what is odd, and its view."""
 
     name: str
     pixels: torch.Tensor | None
     problem: str
     remark: str = ""
+    view: str = ""
 
 
 def probabilities(
@@ -58,7 +59,7 @@ def probabilities(
     Where the card says that it is mirrored, see `compute.inference`. The network is left as it was.
     corruption: what is done to each batch of images (M, 3, H, W) uint8 before, see `corruptions.corrupt`.
     """
-    network, card, _ = model
+    network, card = model.network, model.card
     run = compute.inference(network, device, mirrored=card["mirrored"])
     seen = normalized(images, rows, card["normalization"], device, batch_size, corruption)
     return torch.cat([run(batch).softmax(1).cpu() for batch in seen]).numpy()
@@ -83,9 +84,9 @@ def look(
 def answers(model: Model, photos: Iterable[Photo], device: torch.device) -> pd.DataFrame:
     """One row a photo: name, answer, confidence, the calibrated probability of each class, remark and problem.
 
-    photos: of `sources.photos`, taken as they come. The answer is NOT_SURE where the highest probability is
-    below the card's threshold. What cannot be used has no answer, and its problem says why; the remark says where an
-    item should lie on a belt and none is found, or what is seen is unlike all that the network learned from.
+    photos: of `sources.photos`, taken as they come. The answer is NOT_SURE where the highest probability is below the
+    card's threshold, or the photo is unlike all that the network learned from. What cannot be used has no answer, and
+    its problem says why; the remark says so of such a photo, and where an item should lie on a belt and none is found.
     """
     run = novelty.inference(model, device)
     seen = threaded(lambda photo: _seen(*photo, model.card), photos)
@@ -103,13 +104,14 @@ def _answered(batch: list[Seen], run: novelty.Run, card: dict, device: torch.dev
     usable = np.array([one.pixels is not None for one in batch], bool)
     if usable.any():
         images = torch.stack([one.pixels for one in batch if one.pixels is not None])
-        logits, similar = run(normalize(images.to(device), **card["normalization"]))
+        views = [one.view for one in batch if one.pixels is not None]
+        logits, unfamiliar = run(normalize(images.to(device), **card["normalization"]), views)
         found[usable] = (logits / card["temperature"]).softmax(1).cpu()
-        unfamiliar = similar.cpu().numpy() < card["familiar_from"]
         remarks[usable] = np.where((remarks[usable] == "") & unfamiliar, UNFAMILIAR, remarks[usable])
     confidence = found.max(1)
     called = np.array(classes, object)[np.nan_to_num(found).argmax(1)]
-    called = np.where(np.isnan(confidence), "", np.where(confidence >= card["threshold"], called, NOT_SURE))
+    sure = (confidence >= card["threshold"]) & (remarks != UNFAMILIAR)
+    called = np.where(np.isnan(confidence), "", np.where(sure, called, NOT_SURE))
     table = pd.DataFrame({"name": [one.name for one in batch], "answer": called, "confidence": confidence})
     notes = {"remark": remarks, "problem": [one.problem for one in batch]}
     return table.assign(**dict(zip(classes, found.T, strict=True)), **notes)
@@ -125,10 +127,11 @@ def _seen(name: str, data: bytes | ArchiveError, card: dict) -> Seen:
         return Seen(name, None, str(error))
     if card["stored"]:  # what the network learned from was shrunk so
         photo = fit(photo, **card["stored"])
-    empty = card["empty"].get(_item_and_view(name, set(card["views"]) - {""})[1])
+    view = _item_and_view(name, set(card["views"]) - {""})[1]
+    empty = card["empty"].get(view)
     crop = crops.crop_of(photo, empty, width / height) if empty else None
     remark = NOT_FOUND if crop and not crop.outline else ""
-    return Seen(name, resize(photo, height, width, crop), "", remark)
+    return Seen(name, resize(photo, height, width, crop), "", remark, view)
 
 
 def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.device) -> pd.DataFrame:
@@ -196,7 +199,8 @@ def _fuse(answered: pd.DataFrame, views: set[str], card: dict) -> pd.DataFrame:
     usable[["item", "view"]] = [_item_and_view(name, views) for name in usable["name"]]
     items = fuse_views(usable, classes, card["fusing"])
     items["photos"] = usable.groupby("item").size().loc[items["item"]].to_numpy()
-    items["answer"] = items["predicted"].where(items["confidence"] >= card["threshold"], NOT_SURE)
+    strange = items["item"].isin(usable.loc[usable["remark"] == UNFAMILIAR, "item"])
+    items["answer"] = items["predicted"].where((items["confidence"] >= card["threshold"]) & ~strange, NOT_SURE)
     items["action"], items["problem"] = "", ""
     remarks = _remarks(usable, views.union(decision["views"] if decision else []))
     items["remark"] = [remarks.get(item, "") for item in items["item"]]
@@ -208,7 +212,7 @@ def _fuse(answered: pd.DataFrame, views: set[str], card: dict) -> pd.DataFrame:
 
 
 def _remarks(usable: pd.DataFrame, views: set[str]) -> dict[str, str]:
-    """Of the items that were not seen exactly once in each view: what is missing, there twice, or odd about a view."""
+    """By item: what is missing or there twice of its views, and what is odd about a photo. Others are left out."""
     counts = usable.groupby(["item", "view"]).size().unstack(fill_value=0).reindex(columns=sorted(views), fill_value=0)
     odd = counts[(counts != 1).any(axis=1)]
     remarks: dict[str, list[str]] = {}
@@ -229,7 +233,7 @@ def check_classes(card: dict, classes: Sequence[str]) -> None:
 
 def milliseconds_per_image(model: Model, images: Array, device: torch.device) -> float:
     """Time of one image in a batch of 32, normalization included: the median of 5 after a warm-up."""
-    network, card, _ = model
+    network, card = model.network, model.card
     run, pixels, times = compute.inference(network, device, mirrored=card["mirrored"]), images[:32].to(device), []
     for _ in range(6):
         started = time.perf_counter()

@@ -63,7 +63,7 @@ def region_table(maps: np.ndarray, regions: dict[str, np.ndarray], seen: np.ndar
 
     maps: (N, H, W). regions: name to masks (N, H, W). seen: (N, H, W) bool, what of the photo the network saw.
     Columns image (0 to N - 1), region, and FIGURES: `shares`; the region's share of what was seen (area), which an even
-    look would give it, and of the whole photo (photo_area), both 0 to 1; `pointed` and `overlaps`. An image without
+    look would give it, and of the whole photo (photo_area), both 0 to 1; `pointed` and `ious`. An image without
     such a region (no box) has no row; one whose region was not seen has, with an area of 0.
     """
     tables = []

@@ -87,6 +87,15 @@ def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> float:
     return float(binomtest(first_only, told).pvalue) if told else 1.0
 
 
+def verdict(first: str, second: str, first_right: np.ndarray, second_right: np.ndarray, p: float) -> str:
+    """One sentence: which of two networks is better on the same cases, (N,) bool each, or that it is not shown.
+
+    p: of `mcnemar`, adjusted where there are several pairs; below 0.05 the difference is shown.
+    """
+    better, other = (first, second) if first_right.sum() >= second_right.sum() else (second, first)
+    return f"{better} is {'' if p < 0.05 else 'not shown to be '}better than {other} with {len(first_right)} cases"
+
+
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """(N,): the p-values of N tests, adjusted: below 0.05 the family-wise error rate is 5 % at most.
 

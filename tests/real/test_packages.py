@@ -4,9 +4,11 @@ import io
 
 import pandas as pd
 import pytest
+import torch
+from PIL import Image, ImageFilter
 from sets import SHARED, beside, raw, run
 
-from helpers import catalog
+from helpers import catalog, networks, predict
 from helpers.archives import Archive
 
 ARCHITECTURES = ["mobilenet_v2", "squeezenet1_1"]
@@ -47,6 +49,13 @@ def folder(tmp_path_factory):
     return folder
 
 
+def blur(data):
+    """As with a dirty lens."""
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(data)).filter(ImageFilter.GaussianBlur(6)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
 def test_every_package_is_found_with_both_views_and_annotated_ones_are_in_test(folder):
     table = catalog.load(folder / "data.zip").catalog
     assert len(table) == 304
@@ -61,6 +70,19 @@ def test_a_network_from_imagenet_beats_always_answering_the_same(folder):
     test = table[table["split"] == "test"].drop_duplicates("item")
     majority = test["label"].value_counts(normalize=True).max()
     assert comparison["accuracy fused"].max() >= majority + 0.15
+
+
+def test_test_packages_are_familiar_and_blurred_ones_are_inspected(folder):
+    test = catalog.load(folder / "data.zip").catalog.query("split == 'test'")
+    with Archive(folder / "data.zip") as archive:
+        photos = [(f"{row.item}_{row.view}.jpg", archive.read(row.path)) for row in test.itertuples()]
+    line = predict.chosen(networks.load_models(folder / "models.zip"))
+    plain, blurred = (
+        predict.decide(line, given, torch.device("cpu"))
+        for given in (photos, [(name, blur(data)) for name, data in photos])
+    )
+    assert (plain["remark"] != "").mean() < 0.2
+    assert (blurred["action"] == "inspect").mean() > 0.9
 
 
 def test_attribution_is_measured_for_both_networks_and_views_in_all_regions(folder):

@@ -1,8 +1,11 @@
 """Notebook 05 on TrashNet, cut short. Runs where the data lies beside the clone."""
 
-from sets import MOBILENET, beside, raw, run
+from itertools import islice
 
-from helpers import networks
+import torch
+from sets import MOBILENET, SHARED, beside, raw, run
+
+from helpers import networks, predict, sources
 
 pytestmark = beside
 
@@ -19,7 +22,15 @@ def test_on_trashnet_a_hundred_photos_a_class_are_enough_for_four_in_five(tmp_pa
     ran = printed(run(tmp_path, "05-TrashNet", **raw("trashnet.zip"), **short, **MOBILENET))
     assert "In more than one split: 0 items or groups of look-alikes" in ran
     assert "ValueError: The train split is empty" in ran
-    card = networks.load_models(archive)["mobilenet_v2"].card
+    model = networks.load_models(archive)["mobilenet_v2"]
+    card = model.card
     assert card["metrics"]["accuracy"] > 0.8
     assert 0.1 < card["temperature"] < 5
     assert 0 < card["threshold"] < 1
+    unfamiliar = {}
+    for name in ("trashnet", "packages-raw-data"):
+        photos = islice(sources.photos(str(SHARED / "data" / f"{name}.zip")), 0, None, 40 if name == "trashnet" else 8)
+        answers = predict.answers(model, photos, torch.device("cpu"))
+        unfamiliar[name] = (answers["remark"] == predict.UNFAMILIAR).mean()
+    assert unfamiliar["trashnet"] < 0.1
+    assert unfamiliar["packages-raw-data"] > 0.7

@@ -34,6 +34,10 @@ def test_an_account_says_what_is_found_rejected_and_inspected():
     assert found == {"cost": 1000 * (10 + 1) / 4, "found": 0.5, "alarms": 0.0, "inspected": 0.25}
 
 
+def test_what_is_not_known_is_inspected():
+    assert decisions.actions(np.array([math.nan]), Decision(0.5, 0.5)).tolist() == [INSPECT]
+
+
 def test_without_damage_nothing_can_be_found():
     intact = Items(np.array([0.2]), np.array([False]), 0.0)
     assert math.isnan(decisions.account(intact, Costs(1, 1, 1), Decision(0.5, 0.5))["found"])

@@ -241,6 +241,11 @@ def test_a_label_called_as_a_column_of_our_tables_is_refused(label):
     assert refusal(["good/a.jpg", f"{label}/b.jpg"]).startswith(f"No label can be called '{label}'")
 
 
+def test_a_view_called_as_the_answer_of_all_views_is_refused():
+    names = [f"{label}/{view}/1_{view}.jpg" for label in ("good", "bad") for view in ("top", "fused")]
+    assert refusal(names).startswith("No view can be called 'fused'")
+
+
 def test_a_name_that_is_not_utf8_is_listed_and_the_others_are_read():
     table, misfits = read_layout(["a/1.jpg", "b/2.jpg", b"b/caf\xe9.jpg".decode(errors="surrogateescape")])
     assert table["source"].tolist() == ["a/1.jpg", "b/2.jpg"]

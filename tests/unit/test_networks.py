@@ -10,7 +10,6 @@ import pytest
 import safetensors.torch
 import torch
 import torchvision
-from torch import nn
 
 from helpers import networks, stages
 from helpers.archives import ArchiveError, sha256, write_zip
@@ -126,10 +125,19 @@ def test_the_small_network_has_the_parameters_one_can_count(small):
 def test_input_size_is_as_wanted_but_for_networks_that_take_one_only():
     with torch.device("meta"):
         transformer, maxvit = (networks.build(name, 2, "none") for name in ("vit_b_16", "maxvit_t"))
-    other = nn.Linear(1, 1)
+    other = networks.build("alexnet", 2, "none")
     assert networks.input_size(transformer, 90, 160) == (224, 224)
     assert networks.input_size(maxvit, 90, 160) == (224, 224)
     assert networks.input_size(other, 90, 160) == (90, 160)
+    assert other.training
+
+
+@pytest.mark.parametrize(
+    ("architecture", "px"), [("alexnet", 48), ("inception_v3", 72), ("resnet18", 0), ("vgg11", 16)]
+)
+def test_a_size_at_which_nothing_is_left_to_pool_is_refused(architecture, px):
+    with pytest.raises(ValueError, match=f"{px} x {px} px are too few for "):
+        networks.input_size(networks.build(architecture, 2, "none"), px, px)
 
 
 def test_half_precision_weights_load_as_float_all_but_the_head(small, tmp_path):
@@ -319,7 +327,7 @@ def test_a_card_says_what_the_network_is_and_on_what_data(card, dataset):
         "empty": {},
         "fusing": {},
         "mirrored": False,
-        "familiar_from": 0.0,
+        "novelty_thresholds": {},
         "data_sha256": sha256(dataset.path),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "pillow")},
     }
@@ -333,20 +341,45 @@ def test_a_network_comes_back_with_the_same_logits_and_card(small, card, compari
     assert not loaded.network.training
     assert torch.equal(loaded.network(images), small.eval()(images))
     assert loaded.card == card
-    assert loaded.known is None
+    assert loaded.features == {}
 
 
-def test_what_a_network_learned_from_comes_back_with_it(small, card, comparison, tmp_path):
-    known = torch.rand(3, 5).half()
-    path = networks.save_models(tmp_path / "models.zip", {"one": networks.Model(small, card, known)}, comparison)
-    assert torch.equal(networks.load_models(path)["one"].known, known)
+@pytest.fixture
+def knowing(small, card):
+    """With the features of three images of one view, and of two without a view."""
+    features = {"side": torch.rand(3, 128).half(), "": torch.rand(2, 128).half()}
+    return networks.Model(small, card | {"novelty_thresholds": dict.fromkeys(features, 0.5)}, features)
+
+
+def test_what_a_network_learned_from_comes_back_with_it(knowing, comparison, tmp_path):
+    path = networks.save_models(tmp_path / "models.zip", {"one": knowing}, comparison)
+    found = networks.load_models(path)["one"].features
+    assert list(found) == ["side", ""]
+    assert all(torch.equal(own, knowing.features[view]) for view, own in found.items())
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        ({"side": torch.rand(3, 5).half()}, r"features of view 'side' are not \(M, 128\), or not finite"),
+        (
+            {"side": torch.full((3, 128), torch.nan).half()},
+            r"features of view 'side' are not \(M, 128\), or not finite",
+        ),
+        ({"top": torch.rand(3, 128).half()}, r"one cannot be read \('view side'\)"),
+    ],
+)
+def test_features_of_another_network_are_refused(small, card, comparison, tmp_path, features, message):
+    model = networks.Model(small, card | {"novelty_thresholds": {"side": 0.5}}, features)
+    path = networks.save_models(tmp_path / "models.zip", {"one": model}, comparison)
+    with pytest.raises(ArchiveError, match=message):
+        networks.load_models(path)
 
 
 def test_an_archive_of_networks_holds_safetensors_cards_and_the_comparison_and_no_pickle(
-    small, card, comparison, tmp_path
+    small, card, knowing, comparison, tmp_path
 ):
-    knowing = networks.Model(small, card | {"views": ["top"]}, torch.zeros(1, 5).half())
-    models = {"one": networks.Model(small, card), "two": knowing}
+    models = {"one": networks.Model(small, card), "two": knowing._replace(card=knowing.card | {"views": ["top"]})}
     path = networks.save_models(tmp_path / "models.zip", models, comparison)
     with zipfile.ZipFile(path) as archive:
         assert archive.namelist() == [
@@ -354,7 +387,7 @@ def test_an_archive_of_networks_holds_safetensors_cards_and_the_comparison_and_n
             "one/card.json",
             "two/model.safetensors",
             "two/card.json",
-            "two/known.safetensors",
+            "two/features.safetensors",
             "comparison.csv",
         ]
         assert json.loads(archive.read("two/card.json"))["views"] == ["top"]
@@ -387,13 +420,12 @@ def test_the_same_networks_give_the_same_bytes(small, card, comparison, tmp_path
         ("card.json", b"{", r"one cannot be read .*make it again, with the notebook that wrote it"),
         ("card.json", b'{"format_version": 8}', r"one cannot be read \('architecture'\)"),
         ("model.safetensors", b"no tensors", r"one cannot be read .*make it again, with the notebook that wrote it"),
-        ("known.safetensors", b"no tensors", r"one cannot be read .*make it again, with the notebook that wrote it"),
+        ("features.safetensors", b"no tensors", r"one cannot be read .*make it again, with the notebook that wrote it"),
         ("model.safetensors", safetensors.torch.save({"0.weight": torch.zeros(1)}), r"one cannot be read"),
     ],
 )
-def test_a_damaged_network_is_named(small, card, comparison, tmp_path, member, data, message):
-    model = networks.Model(small, card, torch.zeros(1, 5).half())
-    path = networks.save_models(tmp_path / "models.zip", {"one": model}, comparison)
+def test_a_damaged_network_is_named(knowing, comparison, tmp_path, member, data, message):
+    path = networks.save_models(tmp_path / "models.zip", {"one": knowing}, comparison)
     replace_member(path, f"one/{member}", data)
     with pytest.raises(ArchiveError, match=message):
         networks.load_models(path)

@@ -8,6 +8,7 @@ from helpers import compute, images, networks, novelty
 
 CPU = torch.device("cpu")
 BLUE, RED, WHITE, BLACK = (0, 0, 255), (255, 0, 0), (255, 255, 255), (0, 0, 0)
+HALFWAY = math.sqrt(0.5)  # the cosine between white and either of blue and red
 
 
 def plain(*colors):
@@ -18,52 +19,86 @@ def plain(*colors):
 @pytest.fixture
 def model(network, halves):
     """Its features are how red and how blue an image is: those of blue and red have a right angle between them."""
-    return networks.Model(network, {"normalization": halves, "mirrored": False, "familiar_from": 0.0})
+    card = {"normalization": halves, "mirrored": False, "views": ["side", "top"], "novelty_thresholds": {}}
+    return networks.Model(network, card)
 
 
-def learned(model, known, validation=(BLUE,)):
-    pixels = plain(*known, *validation)
-    return novelty.learned(model, pixels, np.arange(len(known)), np.arange(len(known), len(pixels)), CPU)
+def fit(model, train, validation):
+    """train, validation: (view, color) pairs."""
+    pairs, count = [*train, *validation], len(train)
+    views = np.array([view for view, _ in pairs])
+    pixels = plain(*(color for _, color in pairs))
+    return novelty.fit(model, pixels, views, np.arange(count), np.arange(count, len(pairs)), CPU)
 
 
-def test_an_image_is_as_similar_as_the_nearest_that_was_learned_from(model):
-    pixels = plain(BLUE, WHITE, RED, BLACK)
-    only_blue = novelty.similarities(learned(model, [BLUE]), pixels, np.arange(4), CPU)
-    assert only_blue == pytest.approx([1, math.sqrt(0.5), 0, 0], abs=1e-3)
-    both = novelty.similarities(learned(model, [BLUE, RED]), pixels, np.array([2, 1]), CPU)
-    assert both == pytest.approx([1, math.sqrt(0.5)], abs=1e-3)
+def strange(model, *pairs, corruption=None):
+    views = np.array([view for view, _ in pairs])
+    pixels = plain(*(color for _, color in pairs))
+    return novelty.unfamiliar(model, pixels, views, np.arange(len(pairs)), CPU, corruption).tolist()
 
 
-def test_as_familiar_as_the_least_similar_of_a_few_validation_images(model):
-    assert learned(model, [BLUE], [BLUE, WHITE]).card["familiar_from"] == pytest.approx(math.sqrt(0.5), abs=1e-3)
+def test_an_image_is_compared_with_the_nearest_of_its_own_view(model):
+    train, validation = [("side", BLUE), ("side", RED), ("top", RED)], [("side", BLUE), ("top", RED)]
+    fitted = fit(model, train, validation)
+    asked = [("side", BLUE), ("side", RED), ("top", BLUE), ("top", RED), ("side", WHITE), ("top", BLACK)]
+    assert strange(fitted, *asked) == [False, False, True, False, True, True]
 
 
-def test_of_a_hundred_validation_images_the_oddest_is_unfamiliar(model):
-    assert learned(model, [BLUE], [BLUE] * 100 + [WHITE]).card["familiar_from"] == pytest.approx(1, abs=1e-3)
+def test_the_threshold_is_the_least_similar_of_a_few_validation_images(model):
+    fitted = fit(model, [("side", BLUE), ("top", BLUE)], [("side", BLUE), ("side", WHITE), ("top", BLUE)])
+    assert fitted.card["novelty_thresholds"] == pytest.approx({"side": HALFWAY, "top": 1}, abs=1e-3)
+    assert strange(fitted, ("side", WHITE), ("top", WHITE)) == [False, True]
 
 
-def test_the_model_that_learned_is_another_one_and_what_it_answers_stays(model):
-    known = learned(model, [BLUE])
-    assert model.known is None
-    assert model.card["familiar_from"] == 0
-    assert known.network is model.network
-    assert known.known.tolist() == [[0, 1]]  # not red, and blue
-    assert known.known.dtype == torch.float16
+def test_of_more_than_a_hundred_validation_images_the_oddest_is_unfamiliar(model):
+    for many, expected in ((99, HALFWAY), (100, 1)):
+        fitted = fit(model, [("side", BLUE)], [("side", BLUE)] * many + [("side", WHITE)])
+        assert fitted.card["novelty_thresholds"]["side"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_model_that_was_fitted_is_another_one_and_keeps_features_by_view(model):
+    fitted = fit(model, [("side", BLUE), ("top", RED)], [("side", BLUE), ("top", RED)])
+    assert (model.features, model.card["novelty_thresholds"]) == (None, {})
+    assert fitted.network is model.network
+    assert {view: own.tolist() for view, own in fitted.features.items()} == {"side": [[0, 1]], "top": [[1, 0]]}
+    assert fitted.features["side"].dtype == torch.float16
+
+
+def test_a_view_without_validation_images_has_no_threshold(model):
+    assert list(fit(model, [("side", BLUE), ("top", RED)], [("side", BLUE)]).features) == ["side"]
+
+
+def test_an_image_of_no_known_view_is_unfamiliar_if_it_would_be_in_all(model):
+    fitted = fit(model, [("side", BLUE), ("top", RED)], [("side", BLUE), ("top", RED)])
+    assert strange(fitted, ("", RED), ("", BLUE), ("", BLACK)) == [False, False, True]
 
 
 def test_a_large_set_is_remembered_by_images_evenly_spread(model, monkeypatch):
-    monkeypatch.setattr(novelty, "_MOST_KNOWN", 3)
-    known = learned(model, [BLUE, RED, RED, RED, WHITE])
-    assert known.known.tolist() == pytest.approx(np.array([[0, 1], [1, 0], [0.5**0.5, 0.5**0.5]]), abs=1e-3)
+    monkeypatch.setattr(novelty, "_MOST_FEATURES", 3)
+    train = [("side", color) for color in (BLUE, RED, RED, RED, WHITE)]
+    kept = fit(model, train, [("side", BLUE)]).features["side"]
+    np.testing.assert_allclose(kept, [[0, 1], [1, 0], [HALFWAY, HALFWAY]], atol=1e-3)
 
 
 def test_a_corruption_comes_before_the_comparison(model):
-    inverted = novelty.similarities(learned(model, [RED]), plain(RED), np.arange(1), CPU, lambda batch: 255 - batch)
-    assert inverted == pytest.approx([0])
+    fitted = fit(model, [("side", RED)], [("side", RED)])
+    assert strange(fitted, ("side", RED), corruption=lambda batch: 255 - batch) == [True]
 
 
-def test_a_model_that_knows_nothing_calls_nothing_unfamiliar(model):
-    assert novelty.similarities(model, plain(BLUE, BLACK), np.arange(2), CPU).tolist() == [1, 1]
+def test_a_model_without_features_cannot_say_and_calls_nothing_unfamiliar_on_the_line(model):
+    with pytest.raises(ValueError, match=r"does not know what it learned from: give it to novelty\.fit first"):
+        strange(model, ("side", BLUE))
+    _, unfamiliar = novelty.inference(model, CPU)(plain(BLUE, BLACK).float(), ["side", "top"])
+    assert unfamiliar.tolist() == [False, False]
+
+
+def test_features_that_are_no_numbers_are_refused_and_always_unfamiliar(model):
+    fitted = fit(model, [("side", BLUE)], [("side", BLUE)])
+    with torch.no_grad():
+        model.network[0].weight.fill_(math.nan)
+    assert strange(fitted, ("side", BLUE)) == [True]
+    with pytest.raises(FloatingPointError, match="not finite"):
+        fit(model, [("side", BLUE)], [("side", BLUE)])
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -71,11 +106,11 @@ def test_a_model_that_knows_nothing_calls_nothing_unfamiliar(model):
 def test_the_logits_are_those_of_plain_inference(architecture, mirrored):
     torch.manual_seed(0)
     network = networks.build(architecture, 2, "none").eval()
-    card = {"normalization": networks.IMAGENET_NORMALIZATION, "mirrored": mirrored, "familiar_from": 0.0}
+    card = {"normalization": networks.IMAGENET_NORMALIZATION, "mirrored": mirrored, "views": [""]}
     pixels = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    model = novelty.learned(networks.Model(network, card), pixels, np.arange(3), np.arange(3), CPU)
+    model = novelty.fit(networks.Model(network, card), pixels, np.array([""] * 3), np.arange(2), np.arange(2), CPU)
     seen = images.normalize(pixels, **networks.IMAGENET_NORMALIZATION)
-    logits, similar = novelty.inference(model, CPU)(seen)
+    logits, _ = novelty.inference(model, CPU)(seen, [""] * 3)
     expected = compute.inference(network, CPU, mirrored=mirrored)(seen)
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(similar, torch.ones(3), atol=1e-3, rtol=0)
+    assert model.card["novelty_thresholds"][""] == pytest.approx(1, abs=1e-3)

@@ -109,7 +109,7 @@ def model(network, halves):
         network,
         card
         | {"views": [""], "temperature": 1.0, "threshold": 0.0, "stored": None, "empty": {}, "fusing": {}}
-        | {"mirrored": False, "familiar_from": 0.0},
+        | {"mirrored": False, "novelty_thresholds": {}},
     )
 
 
@@ -152,7 +152,7 @@ def test_below_the_threshold_the_answer_is_not_sure(model):
 def test_the_card_says_whether_a_photo_is_looked_at_twice():
     card = {"classes": ["a", "b"], "input": {"height": 16, "width": 16}, "temperature": 1.0, "threshold": 0.0}
     card |= {"normalization": networks.IMAGENET_NORMALIZATION, "views": [""], "stored": None, "empty": {}}
-    card |= {"mirrored": True, "familiar_from": 0.0}
+    card |= {"mirrored": True, "novelty_thresholds": {}}
     picture, network = noise(1), small()
     table = predict.answers(
         networks.Model(network, card), [("noise.png", png(picture[0].permute(1, 2, 0).numpy()))], CPU
@@ -186,14 +186,21 @@ def test_photos_are_taken_as_they_come_and_in_batches(model, monkeypatch):
 @pytest.fixture
 def knowing(model):
     """It learned from blue images alone."""
-    return networks.Model(model.network, model.card | {"familiar_from": 0.9}, torch.tensor([[0.0, 1]]).half())
+    blue = torch.tensor([[0.0, 1]]).half()
+    return networks.Model(model.network, model.card | {"novelty_thresholds": {"": 0.9}}, {"": blue})
 
 
 def test_what_is_unlike_all_that_was_learned_from_has_a_remark(knowing):
     given = [("sky.png", photo((0, 0, 255))), ("notes.png", b"text"), ("rose.png", photo((255, 0, 0)))]
     table = predict.answers(knowing, given, CPU)
     assert table["remark"].tolist() == ["", "", predict.UNFAMILIAR]
-    assert table["answer"].tolist() == ["blue", "", "red"]
+    assert table["answer"].tolist() == ["blue", "", predict.NOT_SURE]
+    items = predict.decide({"knowing": knowing}, given, CPU)
+    assert items[["item", "answer"]].to_numpy().tolist() == [
+        ["rose.png", predict.NOT_SURE],
+        ["sky.png", "blue"],
+        ["notes.png", ""],
+    ]
 
 
 def test_data_of_other_classes_are_refused(model):
@@ -331,7 +338,8 @@ def test_a_photo_of_an_unknown_view_is_inspected(line):
 
 
 def test_an_item_that_is_unlike_all_that_was_learned_from_is_inspected_however_sure_the_answer(line, knowing):
-    line = {"both": knowing._replace(card=line["both"].card | {"familiar_from": 0.9})}
+    card = line["both"].card | {"novelty_thresholds": {"side": 0.9, "top": 0.9}}
+    line = {"both": knowing._replace(card=card, features=dict.fromkeys(("side", "top"), knowing.features[""]))}
     photos = [
         ("1_side.png", BLUE_PHOTO),
         ("1_top.png", BLUE_PHOTO),
@@ -386,7 +394,7 @@ def test_the_chosen_network_is_taken_and_else_all(line, model):
 
 def test_networks_that_are_named_are_all_taken_the_chosen_one_or_not(tmp_path, monkeypatch):
     card = {"format_version": networks.FORMAT_VERSION, "architecture": "small_cnn", "classes": ["blue", "red"]}
-    card |= {"input": {"height": 16, "width": 16}, "views": [""], "stored": None, "empty": {}}
+    card |= {"input": {"height": 16, "width": 16}, "views": [""], "stored": None, "empty": {}, "novelty_thresholds": {}}
     models = {name: networks.Model(small(), card | {"chosen": name == "first"}) for name in ("first", "second")}
     networks.save_models(tmp_path / "models.zip", models, pd.DataFrame())
     paths = [str(tmp_path / "models.zip"), str(tmp_path), "--output", str(tmp_path / "decisions.csv")]
@@ -404,7 +412,7 @@ def command(tmp_path, monkeypatch):
         card = {"format_version": networks.FORMAT_VERSION, "architecture": "small_cnn", "classes": ["blue", "red"]}
         card |= {"input": {"height": 16, "width": 16}, "normalization": networks.IMAGENET_NORMALIZATION, "views": [""]}
         card |= {"temperature": 1.0, "threshold": 0.0, "stored": None, "empty": {}, "fusing": {}, "mirrored": False}
-        card |= {"familiar_from": 0.0}
+        card |= {"novelty_thresholds": {}}
         card |= facts
         networks.save_models(tmp_path / "models.zip", {"small": networks.Model(small(), card)}, pd.DataFrame())
         (tmp_path / "photos").mkdir()

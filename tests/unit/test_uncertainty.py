@@ -56,6 +56,7 @@ def test_a_power_law_is_found_again():
     law = uncertainty.fit_learning_curve(images, 0.8 * images**-0.5)
     assert law == pytest.approx((0.8, 0.5))
     assert law.error(160) == pytest.approx(0.8 * 160**-0.5)
+    assert law.doubling(80) == pytest.approx(0.8 * (80**-0.5 - 160**-0.5))
     assert law.error(np.array([0.01, 40])).tolist() == pytest.approx([1.0, 0.8 * 40**-0.5])  # never above 1
 
 
@@ -66,6 +67,13 @@ def test_no_mistake_at_all_can_be_fitted():
 def test_from_one_number_of_images_nothing_is_foretold():
     law = uncertainty.fit_learning_curve([12], [0.25])
     assert (law.error(12), law.error(24)) == pytest.approx((0.25, 0.25))
+
+
+@pytest.mark.parametrize(("p", "told"), [(0.049, "is better than"), (0.05, "is not shown to be better than")])
+def test_the_verdict_names_the_one_that_is_right_more_often(p, told):
+    more, less = np.array([True, True, False]), np.array([True, False, False])
+    assert uncertainty.verdict("a", "b", more, less, p) == f"a {told} b with 3 cases"
+    assert uncertainty.verdict("b", "a", less, more, p) == f"a {told} b with 3 cases"
 
 
 def test_mcnemar_counts_only_the_cases_that_one_got_right():
