@@ -222,6 +222,8 @@ def _load_model(archive: Archive, name: str) -> Model:
         network = build(card["architecture"], len(card["classes"]), "none")
         load_state(network, safetensors.torch.load(archive.read(f"{name}/model.safetensors")))
         features = _load_features(archive, name, network, card["novelty_thresholds"])
+    except ArchiveError:
+        raise
     except (KeyError, TypeError, ValueError, safetensors.SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ArchiveError(
