@@ -416,11 +416,7 @@ def test_the_same_networks_give_the_same_bytes(small, card, comparison, tmp_path
 @pytest.mark.parametrize(
     ("member", "data", "message"),
     [
-        (
-            "card.json",
-            b'{"format_version": 5}',
-            r"models\.zip: one has format 5, not 8: make it again, with the notebook that wrote it$",
-        ),
+        ("card.json", b'{"format_version": 5}', r"^[^:]+: one has format 5, not 8: make it again, with the notebook"),
         ("card.json", b"{", r"one cannot be read .*make it again, with the notebook that wrote it"),
         ("card.json", b'{"format_version": 8}', r"one cannot be read \('architecture'\)"),
         ("model.safetensors", b"no tensors", r"one cannot be read .*make it again, with the notebook that wrote it"),
