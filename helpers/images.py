@@ -111,7 +111,7 @@ def normalize(images: torch.Tensor, mean: Sequence[float], deviation: Sequence[f
     return (images - shift).div_(scale).contiguous(memory_format=torch.channels_last)
 
 
-def normalized(
+def normalized_batches(
     images: arrays.Array,
     rows: np.ndarray,
     normalization: dict[str, Sequence[float]],

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from helpers import compute, stages
 from helpers.arrays import Array
-from helpers.images import normalized
+from helpers.images import normalized_batches
 from helpers.networks import Model
 
 _MOST_FEATURES = 2000  # of each view that are kept, and validation images of it that are asked
@@ -54,8 +54,9 @@ def unfamiliar(
     device: torch.device,
     corruption: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> np.ndarray:
-    """(len(rows),) bool, of the images (N, 3, H, W) uint8 in these rows; views: (N,). corruption: `images.normalized`.
+    """(len(rows),) bool, of the images (N, 3, H, W) uint8 in these rows, each compared with those of its own view.
 
+    views: (N,), as for `fit`. corruption: see `images.normalized_batches`.
     Raises ValueError for a model without features.
     """
     if model.features is None:
@@ -112,7 +113,7 @@ def _directions(
 ) -> Iterator[torch.Tensor]:
     """The features of the images in these rows, of length 1, (M, D) a batch after the other."""
     body = compute.inference(stages.split(model.network, stages.HEAD)[0], device)
-    for batch in normalized(images, rows, model.card["normalization"], device, corruption=corruption):
+    for batch in normalized_batches(images, rows, model.card["normalization"], device, corruption=corruption):
         yield _direction(body(batch))
 
 

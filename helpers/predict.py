@@ -24,7 +24,7 @@ from helpers.archives import ArchiveError, threaded
 from helpers.arrays import Array
 from helpers.decisions import INSPECT, PASS, REJECT, Decision, actions
 from helpers.fusing import fuse_views
-from helpers.images import normalize, normalized, resize
+from helpers.images import normalize, normalized_batches, resize
 from helpers.layouts import composed
 from helpers.networks import Model, load_models
 from helpers.photos import PhotoError, decode, fit
@@ -57,11 +57,11 @@ def probabilities(
     """(len(rows), C), not calibrated, of the images (N, 3, H, W) uint8 in these rows, normalized as the card says.
 
     Where the card says that it is mirrored, see `compute.inference`. The network is left as it was.
-    corruption: what is done to each batch of images (M, 3, H, W) uint8 before, see `corruptions.corrupt`.
+    corruption: see `images.normalized_batches`.
     """
     network, card = model.network, model.card
     run = compute.inference(network, device, mirrored=card["mirrored"])
-    seen = normalized(images, rows, card["normalization"], device, batch_size, corruption)
+    seen = normalized_batches(images, rows, card["normalization"], device, batch_size, corruption)
     return torch.cat([run(batch).softmax(1).cpu() for batch in seen]).numpy()
 
 
