@@ -125,16 +125,14 @@ def test_the_small_network_has_the_parameters_one_can_count(small):
 def test_input_size_is_as_wanted_but_for_networks_that_take_one_only():
     with torch.device("meta"):
         transformer, maxvit = (networks.build(name, 2, "none") for name in ("vit_b_16", "maxvit_t"))
-    other = networks.build("alexnet", 2, "none")
+    other = networks.build("squeezenet1_1", 2, "none")
     assert networks.input_size(transformer, 90, 160) == (224, 224)
     assert networks.input_size(maxvit, 90, 160) == (224, 224)
     assert networks.input_size(other, 90, 160) == (90, 160)
     assert other.training
 
 
-@pytest.mark.parametrize(
-    ("architecture", "px"), [("alexnet", 48), ("inception_v3", 72), ("resnet18", 0), ("vgg11", 16)]
-)
+@pytest.mark.parametrize(("architecture", "px"), [("squeezenet1_1", 8), ("densenet121", 16), ("small_cnn", 0)])
 def test_a_size_at_which_nothing_is_left_to_pool_is_refused(architecture, px):
     with pytest.raises(ValueError, match=f"{px} x {px} px are too few for "):
         networks.input_size(networks.build(architecture, 2, "none"), px, px)
