@@ -7,7 +7,8 @@ import pandas as pd
 from scipy.optimize import minimize
 from scipy.special import softmax
 
-from helpers.evaluation import FUSED, decided, log_loss
+from helpers.evaluation import decided, log_loss
+from helpers.layouts import FUSED
 
 _LEAST = 1e-7  # of a probability
 _RESTRAINT = 2.0  # of weights that leave 1, as so many items: with few of them the weights stay equal

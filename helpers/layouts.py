@@ -14,6 +14,7 @@ import pandas as pd
 from helpers.photos import EXTENSIONS
 
 SPLITS = ("train", "validation", "test")
+FUSED = "fused"  # the view of an item's answer, from the answers for its views
 EXPECTED = """Expected one of, at any depth and under any leading folders:
   label/view/serial_view.ext    as in damaged/side/0185973818825_side.jpg (the views of one item share its serial)
   label/name.ext                as in glass/glass12.jpg (one folder for each class)
@@ -24,7 +25,6 @@ _SPLIT_FOLDERS |= dict.fromkeys(("test", "testing"), "test")
 _COLUMNS = {"path", "item", "view", "label", "predicted", "confidence", "network", "repeat", "fold", "name", "answer"}
 _COLUMNS |= {"problem", "photos", "action", "remark", "image", "map", "boxes", "window"}
 _COLUMNS |= {"suggested", "probability", "margin"}
-FUSED = "fused"  # the view of an item's answer, from the answers for its views
 _JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 
 
