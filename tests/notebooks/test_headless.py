@@ -10,8 +10,7 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-FIRST = NOTEBOOKS[0]
+LINE = sorted((ROOT / "notebooks").glob("0[1-3]-*.ipynb"))  # each takes what the one before it leaves
 
 
 def papermill(python, notebook, folder, *options, **environment):
@@ -22,7 +21,7 @@ def papermill(python, notebook, folder, *options, **environment):
 
 
 def test_unknown_parameters_and_wrong_types_are_all_told_in_one_clear_sentence_each(tmp_path):
-    result = papermill(sys.executable, FIRST, tmp_path, "-p", "sead", "1", "-p", "stored_height", "high")
+    result = papermill(sys.executable, LINE[0], tmp_path, "-p", "sead", "1", "-p", "stored_height", "high")
     assert result.returncode != 0
     assert "Unknown parameter 'sead': did you mean 'seed'?" in result.stderr
     assert "Parameter 'stored_height' must be int, not str 'high'" in result.stderr
@@ -30,8 +29,7 @@ def test_unknown_parameters_and_wrong_types_are_all_told_in_one_clear_sentence_e
 
 
 def test_a_missing_archive_is_named_with_the_remedy(tmp_path):
-    notebook = ROOT / "notebooks" / "02-ModelTraining.ipynb"
-    result = papermill(sys.executable, notebook, tmp_path, "-p", "data_archive", str(tmp_path / "no.zip"))
+    result = papermill(sys.executable, LINE[1], tmp_path, "-p", "data_archive", str(tmp_path / "no.zip"))
     assert f"{tmp_path / 'no.zip'} is missing: run 01-DataPreparation first, or give data_archive" in result.stderr
 
 
@@ -69,14 +67,14 @@ def tiny(notebook):
     return next(cell.metadata["nbmake"]["mock"] for cell in cells if cell.id == "parameters")
 
 
-def test_alone_and_with_less_memory_than_its_photos_take_each_gets_helpers_and_runs(tmp_path, fresh_python, wheel):
+def test_alone_and_with_less_memory_than_its_photos_take_the_line_gets_helpers_and_runs(tmp_path, fresh_python, wheel):
     folder = tmp_path / "content"
     others = folder / "transfer" / "tiny" / "work" / "not-ours.txt"
     others.parent.mkdir(parents=True)
     others.touch()
     without = subprocess.run([fresh_python, "-c", "import helpers"], stderr=subprocess.DEVNULL, cwd=folder, check=False)
     assert without.returncode != 0
-    for notebook in NOTEBOOKS:
+    for notebook in LINE:  # the others begin with the same set-up (test_conventions)
         (folder / notebook.name).write_bytes(notebook.read_bytes())
         options = ["-y", json.dumps(tiny(notebook))]
         surroundings = {"HELPERS_SOURCE": str(wheel), "HELPERS_MEMORY_BYTES": "1"}

@@ -10,12 +10,12 @@ pytestmark = beside
 
 def test_on_cifar_the_loop_by_hand_and_the_helper_agree_and_the_archive_is_used(tmp_path):
     archive = tmp_path / "model.zip"
-    short = {"epochs": {"two_convolutions": 2}, "output_archive": str(archive)}
+    short = {"epochs": {"two_convolutions": 1}, "output_archive": str(archive)}
     run(tmp_path, "06-CIFAR10-Training", **raw("cifar10-images.zip"), **short)
     table = tmp_path / "predictions.csv"
     options = {"model_archive": str(archive), "output_table": str(table)}
     run(tmp_path, "07-CIFAR10-Prediction", **raw("cifar10-images.zip"), **options)
     card = networks.load_models(archive)["two_convolutions"].card
     assert card["metrics"]["tested"] == 5070
-    assert card["metrics"]["accuracy"] > 0.6
+    assert card["metrics"]["accuracy"] > 0.5
     assert len(pd.read_csv(table)) == 6
