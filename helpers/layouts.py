@@ -167,7 +167,7 @@ def _common_prefix(folders: list[tuple[str, ...]]) -> int:
 
 
 def _stem(name: str) -> str:
-    return name[: -len(PurePosixPath(name).suffix)] if PurePosixPath(name).suffix else name
+    return name.removesuffix(PurePosixPath(name).suffix)
 
 
 def composed(name: str) -> str:

@@ -1,6 +1,8 @@
 import io
+import math
 import os
 import stat
+import threading
 import zipfile
 
 import pytest
@@ -197,11 +199,12 @@ def test_a_damaged_member_costs_only_itself_whatever_its_compression(tmp_path):
         assert archive.read("b.txt") == b"whole"
 
 
-def test_a_link_to_a_folder_is_named_not_passed_over(tmp_path):
+@pytest.mark.parametrize("target", ["elsewhere", "nowhere"])
+def test_a_link_to_a_folder_or_to_nothing_is_named_not_passed_over(tmp_path, target):
     (tmp_path / "set" / "a").mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "set" / "b").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ArchiveError, match="b is a link to a folder, which is not followed: put the folder there"):
+    (tmp_path / "set" / "b").symlink_to(tmp_path / target)
+    with pytest.raises(ArchiveError, match="b is a link to a folder or to nothing: put what it stands for there"):
         Archive(tmp_path / "set")
 
 
@@ -214,15 +217,21 @@ def test_a_zip_with_backslashes_is_told_what_to_do(tmp_path):
         Archive(tmp_path / "a.zip")
 
 
-def test_threaded_keeps_the_order_and_runs_only_a_little_ahead(monkeypatch):
+@pytest.mark.parametrize(("worth_a_thread", "in_threads"), [(0.0, 98), (math.inf, 0)])
+def test_results_keep_their_order_run_only_a_little_ahead_and_take_threads_where_tasks_are_long(
+    monkeypatch, worth_a_thread, in_threads
+):
     monkeypatch.setattr(archives, "_AHEAD", 5)
-    started = []
+    monkeypatch.setattr(archives, "_TRIED", 2)
+    monkeypatch.setattr(archives, "_WORTH_A_THREAD", worth_a_thread)
+    places = []
 
     def work(number):
-        started.append(number)
+        places.append(threading.current_thread())
         return number * number
 
     results = archives.threaded(work, range(100))
-    assert next(results) == 0
-    assert len(started) <= 7
-    assert list(results) == [number * number for number in range(1, 100)]
+    assert [next(results) for _ in range(3)] == [0, 1, 4]
+    assert len(places) <= 2 + 5 + 2
+    assert list(results) == [number * number for number in range(3, 100)]
+    assert sum(place is not threading.main_thread() for place in places) == in_threads
