@@ -133,7 +133,7 @@ def inputs_from(stored: Remembered, examples: Examples, setting: Setting) -> Inp
 
 
 def of_rows(stored: Remembered, examples: Examples) -> Remembered:
-    """The part for these examples of what was remembered for all images, train and validation alike.
+    """What these examples need of a store that holds every image, as one to train on and as one to validate on.
 
     So several runs on the same images, such as those of a cross-validation, share one pass of the frozen part.
     """

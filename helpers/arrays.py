@@ -74,10 +74,10 @@ def collect(
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EROFS, errno.ENOSPC):
                 raise
-            needed = bytes_of(shape, dtype)
             raise OSError(
-                f"{file.parent} cannot be written to ({error.strerror}): make room there, or keep it in memory with "
-                f"HELPERS_MEMORY_BYTES={needed} in the environment"
+                f"{file.parent} cannot be written to ({error.strerror}): it needs room for {bytes_of(shape, dtype):,} "
+                "bytes. Or keep more in memory, with a larger HELPERS_MEMORY_BYTES in the environment "
+                f"({MEMORY_BYTES} now)"
             ) from error
     return FileArray(file, shape)
 

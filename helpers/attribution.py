@@ -146,12 +146,14 @@ def explain(
 
     Parameters as of `integrated_gradients`; only that and the noise tunnel walk from a baseline in steps, and
     occlusion covers with it.
-    Raises ValueError for an unknown method, and for Grad-CAM where the last stage has no convolution.
+    Raises ValueError for an unknown method or baseline, and for Grad-CAM where the last stage has no convolution.
     Source: Smilkov et al. (2017), SmoothGrad; Selvaraju et al. (2017), Grad-CAM; Zeiler and Fergus (2014) for
     occlusion; Simonyan, Vedaldi and Zisserman (2014) for gradients.
     """
     if method not in METHODS:
         raise ValueError(f"Unknown method {method!r}: choose one of {', '.join(METHODS)}")
+    if baseline not in BASELINES:
+        raise ValueError(f"Unknown baseline {baseline!r}: choose one of {', '.join(BASELINES)}")
     if method == "Integrated Gradients":
         how = {"steps": steps, "error_bound": math.inf, "normalization": normalization, "device": device}
         return integrated_gradients(network, images, targets, baseline, **how).maps

@@ -53,12 +53,11 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -
     return found.reset_index(drop=True)
 
 
-def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> float:
-    """Mean distance between confidence and accuracy over the bins, weighed by images: 0 is perfect.
+def expected_calibration_error(table: pd.DataFrame) -> float:
+    """Mean distance between confidence and accuracy over the bins of `reliability`, weighed by images: 0 is perfect.
 
     Source: Naeini, Cooper and Hauskrecht (2015), Obtaining Well Calibrated Probabilities Using Bayesian Binning.
     """
-    table = reliability(probabilities, labels, bins)
     return float(np.average((table["confidence"] - table["accuracy"]).abs(), weights=table["images"]))
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from helpers.archives import Archive, ArchiveError, threaded, write_zip
 from helpers.checks import CORRECTED, LEFT_OUT, check_photos
 from helpers.layouts import SPLITS, check_names, read_layout
-from helpers.photos import decode, encode, fit
+from helpers.photos import decode, encode, shrink
 
 FORMAT_VERSION = 2
 COLUMNS = ["path", "label", "view", "item", "split", "width", "height", "sha256", "boxes", "group"]
@@ -33,6 +33,7 @@ class Dataset(NamedTuple):
     In the catalog, group is shared by all images that must stand in one split; see `checks.check_photos`.
     stored: height and width in px that photos were shrunk to fit into; None where they are as they came.
     empty: views without anything, where the catalog says what to cut out of each photo; see `crops.find`.
+    sha256: digest of the archive or folder, which the models trained on it carry.
     """
 
     path: Path
@@ -41,18 +42,13 @@ class Dataset(NamedTuple):
     classes: list[str]
     views: list[str]
     seed: int
-    raw_sha256: str
+    sha256: str
     stored: dict[str, int] | None = None
     empty: dict[str, dict] | None = None
 
     def labels(self) -> np.ndarray:
         """(N,): the number of each image's class, in the order of the catalog."""
         return self.catalog["label"].map(self.classes.index).to_numpy(copy=True)
-
-    def sha256(self) -> str:
-        """Digest of the archive or folder: the models trained on it carry it."""
-        with Archive(self.path) as archive:
-            return archive.digest()
 
 
 def scan(
@@ -197,13 +193,14 @@ def load(path: str | Path) -> Dataset:
         try:
             facts = json.loads(archive.read("dataset.json"))
             version = facts.pop("format_version")
+            facts.pop("raw_sha256", "")  # for people: which raw archive it was made from
             if version != FORMAT_VERSION:
                 raise ArchiveError(f"{path} has format {version}, not {FORMAT_VERSION}: run 01-DataPreparation again")
             catalog = pd.read_csv(io.BytesIO(archive.read("catalog.csv")), dtype=_TEXT, keep_default_na=False)
             catalog["boxes"] = catalog["boxes"].map(json.loads)
             if "group" not in catalog:  # made elsewhere, or by an earlier version: items alone belong together
                 catalog["group"] = catalog["item"]
-            dataset = Dataset(Path(path), catalog[COLUMNS], **facts)
+            dataset = Dataset(Path(path), catalog[COLUMNS], sha256=archive.digest(), **facts)
         except ArchiveError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -223,8 +220,8 @@ def rows_where(catalog: pd.DataFrame, **allowed: str | Sequence[str]) -> np.ndar
     return np.flatnonzero(chosen)
 
 
-def overlaps(catalog: pd.DataFrame, column: str = "item") -> list[str]:
-    """The items (or other values of `column`) that stand in more than one split: there must be none."""
+def overlaps(catalog: pd.DataFrame, column: str) -> list[str]:
+    """The values of a column, "item" or "group", that stand in more than one split: there must be none."""
     splits = catalog.groupby(column)["split"].nunique()
     return splits.index[splits > 1].tolist()
 
@@ -278,7 +275,7 @@ def _stored_paths(photos: pd.DataFrame) -> list[str]:
 def _store(archive: Archive, row: NamedTuple, height: int, width: int) -> tuple[bytes, tuple[int, int], list[list]]:
     """JPEG bytes, (width, height) and boxes of one photo as it is stored."""
     original, _ = decode(archive.read(row.source), row.source)
-    image = fit(original, height, width)
+    image = shrink(original, height, width)
     scale = np.array([image.width / original.width, image.height / original.height] * 2)
     boxes = [[name, *np.round(np.array(box) * scale).astype(int).tolist()] for name, *box in row.boxes]
     return encode(image), image.size, boxes

@@ -78,9 +78,9 @@ def predictions(
     """What networks that had not seen them say of all images, and of items with their views fused, in every repeat.
 
     As `evaluation.predictions`, looked at once or twice, calibrated and fused as each fold's validation items say, with
-    columns repeat and fold. What the frozen part gives is computed once for all folds. Photos are cut out as the data
-    set says, by empty views that are made once, of photos that some fold tests, too, without their labels. folder: for
-    a checkpoint of each fold, so that a run that was broken off goes on.
+    columns repeat and fold. What the frozen part gives is computed once for all folds. So are the data set's empty
+    views, from photos of which each is tested in some fold; labels have no part in them. folder: for a checkpoint of
+    each fold, so that a run that was broken off goes on.
     """
     divisions = divide(dataset, folds, repeats, candidate.recipe.seed)
     shared, tables = _share(candidate, dataset, images, device, folder, report), []

@@ -65,7 +65,10 @@ def check_defect(defect: str, classes: list[str]) -> None:
 
 
 def check_share(labels: pd.Series, defect: str, share: float) -> None:
-    """Raise ValueError for no share from 0 to below 1, and for one of labels (N,) that all have the defect, or none."""
+    """Raise ValueError where a defect's share on the line is impossible, or these items cannot be judged by it.
+
+    labels: (N,) of a split's items. share: from 0 to below 1; over 0 it needs items with the defect and without.
+    """
     if not 0 <= share < 1:
         raise ValueError(f"defect_share={share} must be from 0 to below 1")
     count = int((labels == defect).sum())

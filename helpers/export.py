@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +18,6 @@ from helpers.networks import Model, without_inplace
 
 OPSET = 18
 _BATCH_SIZE = 32
-_TIMED = 20  # single images
 
 
 class Checked(NamedTuple):
@@ -109,16 +106,7 @@ def check(path: str | Path, model: Model, images: Array, rows: np.ndarray) -> Ch
         with torch.inference_mode():
             return whole(pixels.contiguous(memory_format=torch.channels_last)).numpy()
 
-    parts = [images[batch].float() for batch in batches(rows, _BATCH_SIZE)]
+    parts = (images[batch].float() for batch in batches(rows, _BATCH_SIZE))
     difference = max(float(np.abs(by_onnx(part) - by_torch(part)).max()) for part in parts)
-    one = parts[0][:1]
-    return Checked(difference, *(_milliseconds(lambda run=run: run(one)) for run in (by_onnx, by_torch)))
-
-
-def _milliseconds(run: Callable[[], object]) -> float:
-    times = []
-    for _ in range(_TIMED + 3):
-        started = time.perf_counter()
-        run()
-        times.append((time.perf_counter() - started) * 1000)
-    return float(np.median(times[3:]))
+    one = images[rows[:1]].float()
+    return Checked(difference, *(compute.milliseconds(lambda run=run: run(one)) for run in (by_onnx, by_torch)))

@@ -52,7 +52,7 @@ def load_images(
     paths = dataset.catalog["path"].tolist()
     crops = dataset.catalog.get("crop", pd.Series([None] * len(paths))).tolist()
     shape = (len(paths), 3, height, width)
-    digest = dataset.sha256() if arrays.bytes_of(shape, np.uint8) > memory_bytes else ""  # only a file needs its name
+    digest = dataset.sha256 if arrays.bytes_of(shape, np.uint8) > memory_bytes else ""  # only a file needs its name
     facts = json.dumps([_DECODING, digest, *paths, *crops, *shape])
     key = hashlib.sha256(facts.encode()).hexdigest()
     file = dataset.path.parent / "cache" / f"images-{key[:32]}.npy"

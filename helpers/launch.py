@@ -26,6 +26,7 @@ from helpers.images import load_images
 from helpers.networks import Model
 from helpers.recipes import Phase, Recipe
 
+_SAID = ("epoch", "Running", "Going", "The frozen part")  # how the lines begin that training reports
 _DEFAULTS = {"phases": [("head", "head", 4), ("fine-tuning", "last stage", 12, 2e-4)], "batch_size": 16, "seed": 0}
 _FROM_NOTHING = {"phases": [("from nothing", "all", 24, 1e-3)], "keep_norms": False}  # no stage is worth keeping
 
@@ -45,7 +46,8 @@ def fit_together(
 ) -> Model:
     """As `training.fit`, by as many processes as there are GPUs, or as asked for, each with its part of every batch.
 
-    They are started anew, since a notebook that has used a GPU cannot be forked.
+    They are started anew, since a notebook that has used a GPU cannot be forked; so they read the data set from its
+    archive, with the splits that stand there.
     Raises RuntimeError, with the end of what was printed, where they fail.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +63,7 @@ def fit_together(
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
         for line in running.stdout:
             lines.append(line)
-            if line.startswith(("epoch", "Running", "Going")):
+            if line.startswith(_SAID):
                 report(line.rstrip())
     if running.returncode:
         raise RuntimeError("Training in several processes failed:\n" + "".join(lines))

@@ -71,7 +71,7 @@ def build(architecture: str, classes: int, weights: str) -> nn.Module:
 def input_size(network: nn.Module, height: int, width: int) -> tuple[int, int]:
     """(height, width) in px of the images to feed: as wanted, but for networks that take one size only.
 
-    Raises ValueError for a size at which the network has nothing left to pool.
+    Raises ValueError for a size that does not suit it, such as one at which it has nothing left to pool.
     """
     if isinstance(network, VisionTransformer):
         return network.image_size, network.image_size
@@ -82,8 +82,7 @@ def input_size(network: nn.Module, height: int, width: int) -> tuple[int, int]:
         with torch.inference_mode():
             network.eval()(torch.zeros(1, 3, max(0, height), max(0, width)))
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{height} x {width} px are too few for {type(network).__name__} ({reason})") from None
+        raise ValueError(f"{height} x {width} px do not suit {type(network).__name__} ({_reason(error)})") from None
     finally:
         network.train(learning)
     return height, width
@@ -133,7 +132,7 @@ def origin(weights: str) -> str:
     return f"{Path(weights).name}, sha256 {sha256(weights)}"
 
 
-def describe(
+def new_card(
     architecture: str,
     dataset: Dataset,
     *,
@@ -165,7 +164,7 @@ def describe(
         "fusing": {},
         "mirrored": False,
         "novelty_thresholds": {},
-        "data_sha256": dataset.sha256(),
+        "data_sha256": dataset.sha256,
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "pillow")},
     }
 
@@ -211,6 +210,11 @@ def to_bytes(tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None =
     return safetensors.torch.save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, metadata)
 
 
+def _reason(error: Exception) -> str:
+    """The first line of its message, or its kind where it has none, as at the end of an empty file."""
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
 def _load_model(archive: Archive, name: str) -> Model:
     try:
         card = json.loads(archive.read(f"{name}/card.json"))
@@ -225,9 +229,8 @@ def _load_model(archive: Archive, name: str) -> Model:
     except ArchiveError:
         raise
     except (KeyError, TypeError, ValueError, safetensors.SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
         raise ArchiveError(
-            f"{archive.path}: {name} cannot be read ({reason}): make it again, with the notebook that wrote it"
+            f"{archive.path}: {name} cannot be read ({_reason(error)}): make it again, with the notebook that wrote it"
         ) from error
     return Model(network.eval(), card, features)
 
@@ -262,7 +265,10 @@ def _replace_head(network: nn.Module, classes: int) -> None:
 
 
 def _options(architecture: str) -> dict[str, bool]:
-    """GoogLeNet and Inception: one head, a start that they do not warn of, inputs in the range of published weights."""
+    """What GoogLeNet and Inception are told: no heads beside the last, and inputs scaled as for the published weights.
+
+    `init_weights` is said because they warn where it is not.
+    """
     if architecture not in ("googlenet", "inception_v3"):
         return {}
     return {"aux_logits": False, "init_weights": True, "transform_input": True}
@@ -289,7 +295,7 @@ def _state(architecture: str, weights: str) -> dict[str, torch.Tensor]:
             return safetensors.torch.load_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and safetensors each fail in their own way
-        raise WeightsError(f"{path} cannot be read as a state dict: {str(error).splitlines()[0]}") from error
+        raise WeightsError(f"{path} cannot be read as a state dict: {_reason(error)}") from error
     pairs = found.items() if isinstance(found, dict) else [(None, found)]
     if all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in pairs):
         return found

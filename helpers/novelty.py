@@ -46,26 +46,26 @@ def fit(
     return model._replace(card=model.card | {"novelty_thresholds": thresholds}, features=features)
 
 
-def unfamiliar(
+def answers(
     model: Model,
     images: Array,
     views: np.ndarray,
     rows: np.ndarray,
     device: torch.device,
     corruption: Callable[[torch.Tensor], torch.Tensor] | None = None,
-) -> np.ndarray:
-    """(len(rows),) bool, of the images (N, 3, H, W) uint8 in these rows, each compared with those of its own view.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of the images (N, 3, H, W) uint8 in these rows: probabilities (len(rows), C), and bool (len(rows),), unfamiliar.
 
-    views: (N,), as for `fit`. corruption: see `images.normalized_batches`.
-    Raises ValueError for a model without features.
+    The probabilities are those of `predict.probabilities`, not calibrated; both take one pass. views: (N,), as for
+    `fit`. corruption: what is done to each batch of images (M, 3, H, W) uint8 before, see `corruptions.corrupt`.
     """
-    if model.features is None:
-        raise ValueError("The network does not know what it learned from: give it to novelty.fit first")
-    judge, found, done = _judge(model, device), [], 0
-    for batch in _directions(model, images, rows, device, corruption):
-        found.append(judge(batch, views[rows[done : done + len(batch)]]))
+    run, probabilities, unfamiliar, done = inference(model, device), [], [], 0
+    for batch in normalized_batches(images, rows, model.card["normalization"], device, corruption=corruption):
+        logits, strange = run(batch, views[rows[done : done + len(batch)]])
+        probabilities.append(logits.softmax(1).cpu())
+        unfamiliar.append(strange)
         done += len(batch)
-    return np.concatenate(found)
+    return torch.cat(probabilities).numpy(), np.concatenate(unfamiliar)
 
 
 def inference(model: Model, device: torch.device) -> Run:
@@ -104,16 +104,10 @@ def _judge(model: Model, device: torch.device) -> Callable[[torch.Tensor, Sequen
     return judge
 
 
-def _directions(
-    model: Model,
-    images: Array,
-    rows: np.ndarray,
-    device: torch.device,
-    corruption: Callable[[torch.Tensor], torch.Tensor] | None = None,
-) -> Iterator[torch.Tensor]:
+def _directions(model: Model, images: Array, rows: np.ndarray, device: torch.device) -> Iterator[torch.Tensor]:
     """The features of the images in these rows, of length 1, (M, D) a batch after the other."""
     body = compute.inference(stages.split(model.network, stages.HEAD)[0], device)
-    for batch in normalized_batches(images, rows, model.card["normalization"], device, corruption=corruption):
+    for batch in normalized_batches(images, rows, model.card["normalization"], device):
         yield _direction(body(batch))
 
 

@@ -76,7 +76,7 @@ def decode(data: bytes, name: str = "") -> tuple[Image.Image, list[str]]:
         raise PhotoError(f"truncated or damaged ({error})") from error
 
 
-def fit(image: Image.Image, height: int, width: int) -> Image.Image:
+def shrink(image: Image.Image, height: int, width: int) -> Image.Image:
     """The image shrunk to fit into height x width px with its proportions kept; never enlarged."""
     scale = min(height / image.height, width / image.width)
     if scale >= 1:

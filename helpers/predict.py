@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -27,7 +27,7 @@ from helpers.fusing import fuse_views
 from helpers.images import normalize, normalized_batches, resize
 from helpers.layouts import composed
 from helpers.networks import Model, load_models
-from helpers.photos import PhotoError, decode, fit
+from helpers.photos import PhotoError, decode, shrink
 from helpers.sources import Photo
 
 NOT_SURE = "not sure"
@@ -37,7 +37,10 @@ _BATCH_SIZE = 32
 
 
 class Seen(NamedTuple):
-    """A photo: name, what the network sees of it, (3, H, W) uint8 or None, why nothing, what is odd, and its view."""
+    """A photo: its name, what the network sees of it, (3, H, W) uint8, and its view.
+
+    problem: why it cannot be used, where pixels is None. remark: what is unusual about it.
+    """
 
     name: str
     pixels: torch.Tensor | None
@@ -52,16 +55,14 @@ def probabilities(
     rows: np.ndarray,
     device: torch.device,
     batch_size: int = _BATCH_SIZE,
-    corruption: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> np.ndarray:
     """(len(rows), C), not calibrated, of the images (N, 3, H, W) uint8 in these rows, normalized as the card says.
 
     Where the card says that it is mirrored, see `compute.inference`. The network is left as it was.
-    corruption: see `images.normalized_batches`.
     """
     network, card = model.network, model.card
     run = compute.inference(network, device, mirrored=card["mirrored"])
-    seen = normalized_batches(images, rows, card["normalization"], device, batch_size, corruption)
+    seen = normalized_batches(images, rows, card["normalization"], device, batch_size)
     return torch.cat([run(batch).softmax(1).cpu() for batch in seen]).numpy()
 
 
@@ -126,7 +127,7 @@ def _seen(name: str, data: bytes | ArchiveError, card: dict) -> Seen:
     except PhotoError as error:
         return Seen(name, None, str(error))
     if card["stored"]:  # what the network learned from was shrunk so
-        photo = fit(photo, **card["stored"])
+        photo = shrink(photo, **card["stored"])
     view = _item_and_view(name, set(card["views"]) - {""})[1]
     empty = card["empty"].get(view)
     crop = crops.crop_of(photo, empty, width / height) if empty else None
@@ -232,14 +233,10 @@ def check_classes(card: dict, classes: Sequence[str]) -> None:
 
 
 def milliseconds_per_image(model: Model, images: Array, device: torch.device) -> float:
-    """Time of one image in a batch of 32, normalization included: the median of 5 after a warm-up."""
+    """Time of one image in a batch of 32, normalization included; see `compute.milliseconds`."""
     network, card = model.network, model.card
-    run, pixels, times = compute.inference(network, device, mirrored=card["mirrored"]), images[:32].to(device), []
-    for _ in range(6):
-        started = time.perf_counter()
-        run(normalize(pixels, **card["normalization"])).cpu()
-        times.append((time.perf_counter() - started) * 1000 / len(pixels))
-    return float(np.median(times[1:]))
+    run, pixels = compute.inference(network, device, mirrored=card["mirrored"]), images[:32].to(device)
+    return compute.milliseconds(lambda: run(normalize(pixels, **card["normalization"])).cpu()) / len(pixels)
 
 
 def main() -> None:

@@ -24,8 +24,8 @@ class Phase(NamedTuple):
 
     name: another one for each phase of a recipe, for the history tells them apart by it.
     train: "head", "last stage" (and the head), "all", or the name of the first stage that learns (`stages.stages`).
-    epochs: how often each image is seen. The head alone is not stepped towards but solved, on that many augmented
-    copies of each image; learning_rate has no meaning there.
+    epochs: how often each image is seen. The head alone is not stepped towards but solved, on that many copies of each
+    image, the first as it is and the others augmented; learning_rate has no meaning there.
     """
 
     name: str

@@ -11,7 +11,8 @@ import random
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -230,11 +231,11 @@ def uploaded(answer: object | None) -> list[tuple[str, bytes]]:
     return [(file["name"], bytes(file["content"])) for file in answer.value] if answer else []
 
 
-def progress(rows: Iterable[Row], what: str) -> Iterator[Row]:
-    """A bar for a person; in a log or a report a line each ten seconds, and one at the end."""
+def progress(what: str) -> Callable[[Iterable[Row]], Iterable[Row]]:
+    """What passes rows on and shows how far it is: a bar for a person; in a log a line each ten seconds."""
     often = 0.1 if someone_can_answer() else 10
     how = {"file": sys.stdout, "ascii": " =", "ncols": 88, "mininterval": often, "maxinterval": often}
-    yield from tqdm(rows, what, delay=1e-9, **how)  # no delay: no line at the start; longer: none at the end
+    return partial(tqdm, desc=what, delay=1e-9, **how)  # no delay: no line at the start; longer: none at the end
 
 
 def quiet(line: str) -> None:

@@ -29,8 +29,8 @@ _LINES = {  # the layers up to the last maps, and those between maps and head: t
 }
 _ADDED = {  # what those networks do in their forward function, without a layer of that name
     "pool": lambda: nn.AdaptiveAvgPool2d(1),
-    "flatten": lambda: nn.Flatten(),
-    "relu": lambda: nn.ReLU(),
+    "flatten": nn.Flatten,
+    "relu": nn.ReLU,
 }
 _TRANSFORMER_STAGES = 4
 

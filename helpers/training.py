@@ -35,7 +35,7 @@ from helpers.recipes import Loss, Phase, Recipe, learning_rate_factor, loss_func
 
 _SOLVED_ROWS = 8192  # of features at once
 _FIRST_SCALE = 1024.0  # of float16 gradients, at the beginning of an epoch
-_CHECKPOINT_RARITY = 9  # times as long as writing one is nothing written: VGG16's last stage makes files of 2 GB
+_CHECKPOINT_RARITY = 9  # between two, times the time that one takes to write: VGG16's last stage makes files of 2 GB
 
 Report = Callable[[str], None]
 Shared = dict[str, activations.Remembered]  # by what learns on them: "head", "last stage" or a stage's name
@@ -297,7 +297,7 @@ def fit(
     torch.manual_seed(recipe.seed)
     network = networks.build(architecture, len(dataset.classes), weights)
     facts = {"views": views, "size": tuple(images.shape[2:]), "weights": weights}
-    card = networks.describe(architecture, dataset, **facts, normalization=recipe.normalization)
+    card = networks.new_card(architecture, dataset, **facts, normalization=recipe.normalization)
     labels = dataset.labels()
     rows = [rows_where(dataset.catalog, split=split, view=views) for split in ("train", "validation")]
     identity = json.dumps([card, asdict(recipe)])

@@ -66,7 +66,9 @@ def test_where_no_file_can_be_written_it_says_how_memory_could_hold_it(tmp_path,
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(arrays, "_write", refused)
-    with pytest.raises(OSError, match=r"cannot be written to \(Permission denied\).*HELPERS_MEMORY_BYTES=\d+ in"):
+    with pytest.raises(
+        OSError, match=r"cannot be written to \(Permission denied\).*84 bytes.* a larger HELPERS_MEMORY_BYTES in"
+    ):
         arrays.collect(iter([]), SHAPE, np.float16, tmp_path / "cache" / "a.npy", memory_bytes=0)
 
 

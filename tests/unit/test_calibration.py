@@ -62,14 +62,17 @@ def test_the_calibration_error_is_the_mean_distance_weighed_by_images():
     assert table["accuracy"].tolist() == [0.0, 0.75]
     assert table["images"].tolist() == [2, 4]
     expected = (2 * 0.55 + 4 * 0.20) / 6
-    assert calibration.expected_calibration_error(probabilities, labels) == pytest.approx(expected)
+    assert calibration.expected_calibration_error(table) == pytest.approx(expected)
 
 
 def test_probabilities_that_mean_what_they_say_have_hardly_an_error():
     honest, labels = drawn(1.0)
     boastful, _ = drawn(3.0)
-    assert calibration.expected_calibration_error(honest, labels) < 0.01
-    assert calibration.expected_calibration_error(boastful, labels) > 0.1
+    errors = [
+        calibration.expected_calibration_error(calibration.reliability(own, labels)) for own in (honest, boastful)
+    ]
+    assert errors[0] < 0.01
+    assert errors[1] > 0.1
 
 
 def test_a_confidence_of_one_is_in_the_last_bin():

@@ -50,7 +50,7 @@ def test_no_item_no_copy_and_no_box_ever_straddles_two_splits(counts, pairs, ann
     group = {f"a{x}": 1000 + min(x, y) for x, y in pairs for x in (x, y)} if len(pairs) == 1 else {}
     with_boxes = {f"b{number}" for number in annotated}
     divided, _ = divide(photos(items, group=group, annotated=with_boxes), seed=seed)
-    assert catalog.overlaps(divided) == []
+    assert catalog.overlaps(divided, "item") == []
     assert catalog.overlaps(divided, "group") == []
     assert set(divided.loc[divided["annotated"], "split"]) <= {"test"}
     assert set(divided["split"]) == {"train", "validation", "test"}
@@ -176,7 +176,7 @@ def test_items_that_look_the_same_are_known_by_it_after_saving_and_an_archive_wi
 
 def test_the_same_input_and_parameters_give_the_same_bytes(raw, tmp_path):
     first, again, other = (
-        prepared(raw, tmp_path / f"{name}.zip", seed=seed).sha256() for name, seed in (("a", 0), ("b", 0), ("c", 5))
+        prepared(raw, tmp_path / f"{name}.zip", seed=seed).sha256 for name, seed in (("a", 0), ("b", 0), ("c", 5))
     )
     assert first == again
     assert first != other
@@ -217,7 +217,7 @@ def test_damaged_facts_old_formats_and_absent_images_are_refused(raw, tmp_path):
 
 def test_overlaps_names_what_stands_in_two_splits():
     table = pd.DataFrame({"item": ["x", "x", "y", "z"], "split": ["train", "test", "train", "test"]})
-    assert catalog.overlaps(table) == ["x"]
+    assert catalog.overlaps(table, "item") == ["x"]
 
 
 def test_two_photos_of_one_name_both_find_a_place(tmp_path):
@@ -255,7 +255,7 @@ def test_three_groups_two_without_boxes_can_always_be_divided(sizes, boxed, vali
 def test_splits_by_count_have_so_many_of_each_label_and_leave_a_tenth_to_test(sizes, train, validation):
     table = photos(items_of(**{f"label{number}": size for number, size in enumerate(sizes)}))
     divided = catalog.assign_counts(table, train=train, validation=validation, seed=0)
-    assert catalog.overlaps(divided) == []
+    assert catalog.overlaps(divided, "item") == []
     counts = divided.groupby(["label", "split"])["item"].nunique().unstack(fill_value=0)
     for number, size in enumerate(sizes):
         row = counts.loc[f"label{number}"]
@@ -300,7 +300,7 @@ def test_photos_that_stay_in_their_archive_are_a_data_set_too(dataset, tmp_path)
     assert in_place.catalog.columns.tolist() == catalog.COLUMNS
     assert set(in_place.catalog["path"]) == set(dataset.catalog["path"])
     assert (in_place.classes, in_place.views) == (["blue", "red"], ["side", "top"])
-    assert in_place.sha256() == dataset.sha256()
+    assert in_place.sha256 == dataset.sha256
 
 
 def test_rows_where_takes_one_value_or_several_and_all_conditions_at_once():

@@ -104,3 +104,12 @@ def test_the_pieces_of_a_network_fold_as_the_whole_does():
         torch.testing.assert_close(
             learning(compute.inference(frozen, CPU)(pixels)), network(pixels), rtol=1e-3, atol=1e-4
         )
+
+
+def test_a_call_takes_the_median_of_nine_after_a_warm_up(monkeypatch):
+    ends = [9.0, 0.2, 0.6, 0.4, 0.1, 0.5, 0.4, 0.3, 0.7, 0.4]  # the first is the warm-up
+    clock = iter([reading for number, end in enumerate(ends) for reading in (10 * number, 10 * number + end)])
+    monkeypatch.setattr(compute.time, "perf_counter", lambda: next(clock))
+    calls = []
+    assert compute.milliseconds(lambda: calls.append(1)) == pytest.approx(400)
+    assert len(calls) == 10

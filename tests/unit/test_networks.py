@@ -60,7 +60,7 @@ def small():
 @pytest.fixture
 def card(dataset):
     how = {"size": (20, 32), "weights": "none", "normalization": networks.IMAGENET_NORMALIZATION}
-    return networks.describe("small_cnn", dataset, views=["side", "top"], **how)
+    return networks.new_card("small_cnn", dataset, views=["side", "top"], **how)
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_input_size_is_as_wanted_but_for_networks_that_take_one_only():
 
 @pytest.mark.parametrize(("architecture", "px"), [("squeezenet1_1", 8), ("densenet121", 16), ("small_cnn", 0)])
 def test_a_size_at_which_nothing_is_left_to_pool_is_refused(architecture, px):
-    with pytest.raises(ValueError, match=f"{px} x {px} px are too few for "):
+    with pytest.raises(ValueError, match=f"{px} x {px} px do not suit "):
         networks.input_size(networks.build(architecture, 2, "none"), px, px)
 
 
@@ -206,6 +206,9 @@ def test_a_file_that_holds_something_else_is_no_state_dict(tmp_path, content, re
 def test_a_damaged_file_of_weights_is_named(tmp_path, name):
     (tmp_path / name).write_bytes(b"no weights")
     with pytest.raises(WeightsError, match=f"{name} cannot be read as a state dict"):
+        networks.build("small_cnn", 2, str(tmp_path / name))
+    (tmp_path / name).touch()
+    with pytest.raises(WeightsError, match=f"{name} cannot be read as a state dict: [A-Z]"):
         networks.build("small_cnn", 2, str(tmp_path / name))
 
 

@@ -34,7 +34,7 @@ def fit(model, train, validation):
 def strange(model, *pairs, corruption=None):
     views = np.array([view for view, _ in pairs])
     pixels = plain(*(color for _, color in pairs))
-    return novelty.unfamiliar(model, pixels, views, np.arange(len(pairs)), CPU, corruption).tolist()
+    return novelty.answers(model, pixels, views, np.arange(len(pairs)), CPU, corruption)[1].tolist()
 
 
 def test_an_image_is_compared_with_the_nearest_of_its_own_view(model):
@@ -85,11 +85,8 @@ def test_a_corruption_comes_before_the_comparison(model):
     assert strange(fitted, ("side", RED), corruption=lambda batch: 255 - batch) == [True]
 
 
-def test_a_model_without_features_cannot_say_and_calls_nothing_unfamiliar_on_the_line(model):
-    with pytest.raises(ValueError, match=r"does not know what it learned from: give it to novelty\.fit first"):
-        strange(model, ("side", BLUE))
-    _, unfamiliar = novelty.inference(model, CPU)(plain(BLUE, BLACK).float(), ["side", "top"])
-    assert unfamiliar.tolist() == [False, False]
+def test_to_a_model_without_features_nothing_is_unfamiliar(model):
+    assert strange(model, ("side", BLUE), ("top", BLACK)) == [False, False]
 
 
 def test_features_that_are_no_numbers_are_refused_and_always_unfamiliar(model):
@@ -103,7 +100,7 @@ def test_features_that_are_no_numbers_are_refused_and_always_unfamiliar(model):
 
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("architecture", ["small_cnn", "mobilenet_v2", "squeezenet1_1"])
-def test_the_logits_are_those_of_plain_inference(architecture, mirrored):
+def test_the_logits_and_probabilities_are_those_of_plain_inference(architecture, mirrored):
     torch.manual_seed(0)
     network = networks.build(architecture, 2, "none").eval()
     card = {"normalization": networks.IMAGENET_NORMALIZATION, "mirrored": mirrored, "views": [""]}
@@ -113,4 +110,6 @@ def test_the_logits_are_those_of_plain_inference(architecture, mirrored):
     logits, _ = novelty.inference(model, CPU)(seen, [""] * 3)
     expected = compute.inference(network, CPU, mirrored=mirrored)(seen)
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
+    probabilities, _ = novelty.answers(model, pixels, np.array([""] * 3), np.array([2, 0]), CPU)
+    np.testing.assert_allclose(probabilities, expected[[2, 0]].softmax(1), atol=1e-5)
     assert model.card["novelty_thresholds"][""] == pytest.approx(1, abs=1e-3)

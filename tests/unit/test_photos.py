@@ -164,10 +164,10 @@ def test_a_wrong_extension_is_noted_and_does_no_harm():
 
 
 def test_fit_shrinks_into_the_frame_with_its_proportions_and_never_enlarges():
-    assert photos.fit(plain("RGB", 0, (960, 540)), 270, 300).size == (300, 169)  # 540 * 300 / 960 = 168.75
-    assert photos.fit(plain("RGB", 0, (540, 960)), 270, 300).size == (152, 270)  # 540 * 270 / 960 = 151.875
-    assert photos.fit(plain("RGB", 0, (100, 50)), 270, 300).size == (100, 50)
-    assert photos.fit(plain("RGB", 0, (10_000, 1)), 10, 10).size == (10, 1)
+    assert photos.shrink(plain("RGB", 0, (960, 540)), 270, 300).size == (300, 169)  # 540 * 300 / 960 = 168.75
+    assert photos.shrink(plain("RGB", 0, (540, 960)), 270, 300).size == (152, 270)  # 540 * 270 / 960 = 151.875
+    assert photos.shrink(plain("RGB", 0, (100, 50)), 270, 300).size == (100, 50)
+    assert photos.shrink(plain("RGB", 0, (10_000, 1)), 10, 10).size == (10, 1)
 
 
 def test_what_is_stored_keeps_its_colors_sharp():

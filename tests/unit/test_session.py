@@ -301,7 +301,7 @@ def test_a_headless_run_hands_nothing_over(tmp_path, colab, monkeypatch):
 
 
 def test_progress_passes_every_row_on_and_leaves_one_line_in_a_log_however_short(capsys):
-    assert list(session.progress("abc", "Reading")) == ["a", "b", "c"]
+    assert list(session.progress("Reading")("abc")) == ["a", "b", "c"]
     (line,) = capsys.readouterr().out.splitlines()[-1:]
     assert line.startswith("Reading: 100%")
     assert "| 3/3 [" in line
