@@ -38,7 +38,7 @@ class Archive:
     names: the files' relative POSIX paths, sorted.
     Raises FileNotFoundError where `path` is missing, and ArchiveError where it is no zip or a member is hostile:
     a path that leaves the archive, a link, an encrypted member, two of one name, or more bytes than allowed. In a
-    folder, links to files are followed; others are refused.
+    folder, links to files are followed, and those to folders refused.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -48,9 +48,11 @@ class Archive:
         self._zip = None if self.path.is_dir() else _open_zip(self.path)
         if self._zip is None:
             files = list(self.path.rglob("*"))
-            if linked := [file for file in files if file.is_symlink() and not file.is_file()]:
-                raise ArchiveError(f"{linked[0]} is a link to a folder or to nothing: put what it stands for there")
-            self.names = sorted(file.relative_to(self.path).as_posix() for file in files if file.is_file())
+            if linked := [file for file in files if file.is_symlink() and file.is_dir()]:
+                raise ArchiveError(f"{linked[0]} is a link to a folder, which is not followed: put the folder there")
+            self.names = sorted(
+                file.relative_to(self.path).as_posix() for file in files if file.is_file() or file.is_symlink()
+            )
         else:
             self.names = sorted(member.filename for member in _checked_members(self._zip, self.path))
 
@@ -74,19 +76,22 @@ class Archive:
             _check_size(self.path, name, file.stat().st_size)
             return file.read_bytes()
         except (KeyError, FileNotFoundError):
-            raise ArchiveError(f"{self.path} holds no {name!r}") from None
+            what = f": {name!r} is a link to nothing" if name in self.names else f" holds no {name!r}"
+            raise ArchiveError(f"{self.path}{what}") from None
         except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, OSError) as error:
             raise ArchiveError(f"{self.path}: {name!r} is damaged ({error}): make the archive again") from error
 
     def digest(self) -> str:
-        """SHA-256 of the zip; of a folder, of its names and contents in order."""
+        """SHA-256 of the zip; of a folder, of its names in order and what can be read of it."""
         if self._zip is not None:
             return sha256(self.path)
         total = hashlib.sha256()
         for name in self.names:
-            total.update(
-                f"{sha256(self.path / name)}  {name}\n".encode(errors="surrogateescape")
-            )  # names of any system
+            try:
+                own = sha256(self.path / name)
+            except OSError:  # a link to nothing, or a file of someone else: nothing is made of it, either
+                own = ""
+            total.update(f"{own}  {name}\n".encode(errors="surrogateescape"))  # names of any system
         return total.hexdigest()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,7 +73,6 @@ def predictions(
     folds: int,
     repeats: int,
     folder: Path,
-    report: Callable[[str], None] = print,
 ) -> pd.DataFrame:
     """What networks that had not seen them say of all images, and of items with their views fused, in every repeat.
 
@@ -83,14 +82,14 @@ def predictions(
     each fold, so that a run that was broken off goes on.
     """
     divisions = divide(dataset, folds, repeats, candidate.recipe.seed)
-    shared, tables = _share(candidate, dataset, images, device, folder, report), []
+    shared, tables = _share(candidate, dataset, images, device, folder), []
     for repeat, fold, divided in divisions:
         own = folder / f"repeat-{repeat}-fold-{fold}"
         answered = _answers(candidate, divided, images, device, own, shared)
         weights, _ = fusing.choose(answered["validation"], dataset.classes, candidate.recipe.seed)
         table = fusing.with_fused(answered["test"], dataset.classes, weights)
         right = (evaluation.final(table)["label"] == evaluation.final(table)["predicted"]).mean()
-        report(f"{candidate.architecture}, repeat {repeat + 1}, fold {fold + 1} of {folds}: {right:.3f} right")
+        print(f"{candidate.architecture}, repeat {repeat + 1}, fold {fold + 1} of {folds}: {right:.3f} right")
         tables.append(table.assign(repeat=repeat, fold=fold))
     return pd.concat(tables, ignore_index=True)
 
@@ -109,12 +108,7 @@ def figures(predicted: pd.DataFrame) -> pd.DataFrame:
 
 
 def _share(
-    candidate: Candidate,
-    dataset: Dataset,
-    images: Array,
-    device: torch.device,
-    folder: Path,
-    report: Callable[[str], None],
+    candidate: Candidate, dataset: Dataset, images: Array, device: torch.device, folder: Path
 ) -> training.Shared:
     """What the frozen part of each phase gives for all images, where all of it fits into memory."""
     recipe, everything = candidate.recipe, np.arange(len(images))
@@ -131,7 +125,7 @@ def _share(
         solved = phase.train == stages.HEAD
         copies = phase.epochs if solved else activations.copies_wanted(phase.epochs, recipe.copies)
         if copies and activations.fits(frozen, examples, setting, copies):
-            shared[phase.train] = activations.remember(frozen, examples, setting, copies, report)
+            shared[phase.train] = activations.remember(frozen, examples, setting, copies)
     return shared
 
 

@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -41,7 +40,6 @@ def fit_together(
     device: torch.device,
     *,
     folder: Path,
-    report: Callable[[str], None] = print,
     processes: int | None = None,
 ) -> Model:
     """As `training.fit`, by as many processes as there are GPUs, or as asked for, each with its part of every batch.
@@ -64,7 +62,7 @@ def fit_together(
         for line in running.stdout:
             lines.append(line)
             if line.startswith(_SAID):
-                report(line.rstrip())
+                print(line.rstrip())
     if running.returncode:
         raise RuntimeError("Training in several processes failed:\n" + "".join(lines))
     return networks.load_models(output)[architecture]

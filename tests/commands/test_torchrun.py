@@ -37,14 +37,16 @@ def data_archive(tmp_path):
     return write_zip(tmp_path / "data.zip", members)
 
 
-def test_two_processes_learn_what_one_does_and_do_not_learn_it_again(data_archive, tmp_path):
+def test_two_processes_learn_what_one_does_and_do_not_learn_it_again(data_archive, tmp_path, capsys):
     dataset = catalog.load(data_archive)
     what = ("small_cnn", "none", dataset, images.load_images(dataset, 20, 32), [""])
-    cpu, lines, again = torch.device("cpu"), [], []
+    cpu = torch.device("cpu")
     before = training.fit(*what, replace(RECIPE, phases=STILL), cpu, folder=tmp_path / "before", report=session.quiet)
     one = training.fit(*what, RECIPE, cpu, folder=tmp_path / "one", report=session.quiet)
-    two = launch.fit_together(*what, RECIPE, cpu, folder=tmp_path / "two", report=lines.append, processes=2)
-    repeated = launch.fit_together(*what, RECIPE, cpu, folder=tmp_path / "two", report=again.append, processes=2)
+    two = launch.fit_together(*what, RECIPE, cpu, folder=tmp_path / "two", processes=2)
+    lines = capsys.readouterr().out.splitlines()
+    repeated = launch.fit_together(*what, RECIPE, cpu, folder=tmp_path / "two", processes=2)
+    again = capsys.readouterr().out.splitlines()
     assert [row["samples"] for row in two.card["history"]] == [row["samples"] for row in one.card["history"]]
     for row, other in zip(before.card["history"], two.card["history"], strict=False):  # the last phase is not there
         figures = ["loss"] if row["phase"] == "head" else ["loss", "accuracy"]  # noise is called by a hair's breadth

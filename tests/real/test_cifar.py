@@ -16,6 +16,7 @@ def test_on_cifar_the_loop_by_hand_and_the_helper_agree_and_the_archive_is_used(
     options = {"model_archive": str(archive), "output_table": str(table)}
     run(tmp_path, "07-CIFAR10-Prediction", **raw("cifar10-images.zip"), **options)
     card = networks.load_models(archive)["two_convolutions"].card
+    assert card["chosen"]
     assert card["metrics"]["tested"] == 5070
     assert card["metrics"]["accuracy"] > 0.5
     assert len(pd.read_csv(table)) == 6

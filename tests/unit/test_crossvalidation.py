@@ -1,3 +1,6 @@
+import io
+from contextlib import redirect_stdout
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -61,11 +64,11 @@ def candidate(phases, **extras):
     return Candidate("small_cnn", "none", [["side", "top"]], recipes.Recipe(phases, 8, 0, **extras))
 
 
-def answers(many, candidate, folder, **changes):
+def answers(many, candidate, folder):
     pixels = images.load_images(many, 32, 32)
-    lines = []
-    how = {"folds": 3, "repeats": 1, "folder": folder, "report": lines.append} | changes
-    return crossvalidation.predictions(candidate, many, pixels, CPU, **how), lines
+    with redirect_stdout(io.StringIO()) as printed:
+        table = crossvalidation.predictions(candidate, many, pixels, CPU, folds=3, repeats=1, folder=folder)
+    return table, printed.getvalue().splitlines()
 
 
 def test_all_images_and_items_are_answered_by_networks_that_have_not_seen_them(many, tmp_path):
