@@ -22,6 +22,7 @@ from sklearn.metrics import log_loss
 from helpers import compute, crops, novelty, session, sources
 from helpers.archives import ArchiveError, threaded
 from helpers.arrays import Array
+from helpers.catalog import Dataset
 from helpers.decisions import INSPECT, PASS, REJECT, Decision, actions
 from helpers.fusing import fuse_views
 from helpers.images import normalize, normalized_batches, resize
@@ -230,6 +231,19 @@ def check_classes(card: dict, classes: Sequence[str]) -> None:
     if list(classes) != card["classes"]:
         known, given = ", ".join(card["classes"]), ", ".join(classes)
         raise ValueError(f"The network knows {known}; the data has {given}: take data or a network that fit each other")
+
+
+def leak(card: dict, dataset: Dataset, split: dict[str, object], *, came_divided: bool) -> str:
+    """Why the network of that card may have learned from test images of this data set; "" where it has not.
+
+    split: how the set was divided just now, as the card's own `split` says it of the set that it learned from; a set
+    that came divided is the same for all.
+    """
+    if dataset.sha256 != card["data_sha256"]:
+        return "these images are not those of the card"
+    then = card.get("split") or {}
+    differ = [f"{name} {value} and not {then.get(name)}" for name, value in split.items() if value != then.get(name)]
+    return f"these images are divided with {', '.join(differ)}" if differ and not came_divided else ""
 
 
 def milliseconds_per_image(model: Model, images: Array, device: torch.device) -> float:

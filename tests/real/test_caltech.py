@@ -13,6 +13,7 @@ pytestmark = beside
 
 def test_on_caltech_the_knowledge_of_imagenet_is_worth_forty_points(tmp_path):
     short = {"train_per_class": 10, "validation_per_class": 3, "head_copies": 1, "baseline_epochs": 3, "sizes": []}
+    short |= {"image_height": 192, "image_width": 240}
     archive = tmp_path / "models.zip"
     options = short | {"fine_tuning_epochs": 1, "output_archive": str(archive)} | MOBILENET
     run(tmp_path, "04-BaselineVsVGG16", **raw("caltech101.zip"), **options)

@@ -89,6 +89,27 @@ def test_predict_leaves_the_mode_and_the_statistics(mode):
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("digest", "seed", "came_divided", "expected"),
+    [
+        ("1", 0, False, ""),
+        ("1", 5, True, ""),
+        ("1", 5, False, "these images are divided with seed 5 and not 0"),
+        ("2", 0, False, "these images are not those of the card"),
+        ("2", 0, True, "these images are not those of the card"),
+    ],
+)
+def test_a_test_that_the_network_may_have_learned_from_is_told(dataset, digest, seed, came_divided, expected):
+    card = {"data_sha256": "1", "split": {"test_fraction": 0.2, "seed": 0}}
+    split = {"test_fraction": 0.2, "seed": seed}
+    assert predict.leak(card, dataset._replace(sha256=digest), split, came_divided=came_divided) == expected
+
+
+def test_a_card_that_does_not_say_how_its_data_was_divided_is_no_proof(dataset):
+    reason = predict.leak({"data_sha256": dataset.sha256}, dataset, {"seed": 0}, came_divided=False)
+    assert reason == "these images are divided with seed 0 and not None"
+
+
 def test_the_time_of_an_image_is_its_part_of_that_of_all(network, halves, monkeypatch):
     monkeypatch.setattr(predict.compute, "milliseconds", lambda run: 400.0 * len(run()))
     assert predict.milliseconds_per_image(carded(network, halves), plain([BLUE, RED]), CPU) == 400.0
