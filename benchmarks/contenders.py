@@ -18,7 +18,7 @@ from captum.attr import IntegratedGradients
 from PIL import Image
 from torch.nn import functional as F
 
-from helpers import attribution, catalog, compute, images, networks, predict, session, training
+from helpers import attribution, cards, catalog, compute, images, networks, predict, session, training
 from helpers.archives import Archive, threaded, write_zip
 from helpers.images import Examples
 from helpers.recipes import Phase, Recipe
@@ -93,7 +93,7 @@ def limit(dataset: catalog.Dataset, weights: Path) -> float:
     pixels = images.load_images(learning, SIZE, SIZE)
     decoding = time.perf_counter() - started
     network = networks.build("mobilenet_v2", len(dataset.classes), str(weights)).eval()
-    model = networks.Model(network, {"normalization": networks.IMAGENET_NORMALIZATION, "mirrored": False})
+    model = cards.Model(network, {"normalization": networks.IMAGENET_NORMALIZATION, "mirrored": False})
     return decoding + len(pixels) * predict.milliseconds_per_image(model, pixels, CPU) / 1000
 
 

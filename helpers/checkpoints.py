@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from helpers import archives
+from helpers.cards import to_bytes
 from helpers.images import Examples
-from helpers.networks import to_bytes
 
 Tensors = dict[str, torch.Tensor]
 

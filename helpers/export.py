@@ -13,8 +13,9 @@ from torch import nn
 
 from helpers import archives, compute
 from helpers.arrays import Array
+from helpers.cards import Model
 from helpers.images import batches
-from helpers.networks import Model, without_inplace
+from helpers.networks import without_inplace
 
 OPSET = 18
 _BATCH_SIZE = 32

@@ -18,11 +18,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from helpers import catalog, crops, distributed, networks, session, training
+from helpers import cards, catalog, crops, distributed, networks, session, training
 from helpers.arrays import Array
+from helpers.cards import Model
 from helpers.catalog import Dataset
 from helpers.images import load_images
-from helpers.networks import Model
 from helpers.recipes import Phase, Recipe
 
 _SAID = ("epoch", "Running", "Going", "The frozen part")  # how the lines begin that training reports
@@ -65,7 +65,7 @@ def fit_together(
                 print(line.rstrip())
     if running.returncode:
         raise RuntimeError("Training in several processes failed:\n" + "".join(lines))
-    return networks.load_models(output)[architecture]
+    return cards.load_models(output)[architecture]
 
 
 def main() -> None:
@@ -106,7 +106,7 @@ def _fit(wanted: argparse.Namespace, device: torch.device) -> None:
     model = training.fit(*what, folder=folder)
     if distributed.is_first():
         kept = pd.DataFrame(model.card["history"]).query("kept").tail(1).set_axis([wanted.architecture])
-        print(networks.save_models(output, {wanted.architecture: model}, kept))
+        print(cards.save_models(output, {wanted.architecture: model}, kept))
     distributed.wait()
     if not wanted.work and distributed.is_first_here():
         shutil.rmtree(folder, ignore_errors=True)  # machines that share a disk share the folder

@@ -1,18 +1,12 @@
-"""Networks: build one with a new head, freeze it, and keep it as safetensors with a card that says what it is."""
+"""Networks: build one of any architecture with a new head, give it weights, and freeze what is not to learn."""
 
 from __future__ import annotations
 
 import copy
-import importlib.metadata
-import json
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-import pandas as pd
-import safetensors
 import safetensors.torch
 import torch
 import torchvision
@@ -20,32 +14,21 @@ from torch import nn
 from torchvision.models.maxvit import MaxVit
 from torchvision.models.vision_transformer import VisionTransformer
 
-from helpers.archives import Archive, ArchiveError, sha256, write_zip
-from helpers.catalog import Dataset
+from helpers.archives import sha256
 from helpers.convnets import NETWORKS
 from helpers.stages import head_name, split, stages
 
-FORMAT_VERSION = 8
 IMAGENET_NORMALIZATION = {"mean": [0.485, 0.456, 0.406], "deviation": [0.229, 0.224, 0.225]}
 _RENAMED = {  # what the published weights of DenseNet and the vision transformers call their layers, and what we do
     r"(denselayer\d+\.(norm|conv))\.([12])\.": r"\1\3.",
     r"\.mlp\.linear_1\.": ".mlp.0.",
     r"\.mlp\.linear_2\.": ".mlp.3.",
 }
-_FEATURES = "features.safetensors"  # a network's member of `models.zip`, where it knows what it learned from
 _MAXVIT_PX = 224  # height and width that it takes, which it does not say itself
 
 
 class WeightsError(RuntimeError):
     """Weights that cannot be had or do not fit; the message says which and what to do."""
-
-
-class Model(NamedTuple):
-    """A trained network, its card, and by view (M, D) half: features of what it learned from, see `novelty.fit`."""
-
-    network: nn.Module
-    card: dict
-    features: dict[str, torch.Tensor] | None = None
 
 
 def build(architecture: str, classes: int, weights: str) -> nn.Module:
@@ -132,72 +115,6 @@ def origin(weights: str) -> str:
     return f"{Path(weights).name}, sha256 {sha256(weights)}"
 
 
-def new_card(
-    architecture: str,
-    dataset: Dataset,
-    *,
-    views: list[str],
-    size: tuple[int, int],
-    weights: str,
-    normalization: dict[str, list[float]],
-) -> dict[str, object]:
-    """The beginnings of a network's card; the recipe, the history and the metrics come when they are known.
-
-    size: (height, width) in px of the input. weights: as given to `build`. Logits are to be divided by the temperature,
-    1 until it is fitted; below the threshold of the highest probability the answer is "not sure". stored: height and
-    width in px that photos are shrunk to fit into first, if at all. empty: views without anything, by which photos are
-    cut out (`crops.empty_views`). fusing: the weight of each view (`fusing.fuse_views`). mirrored: whether
-    each photo is looked at twice (`compute.inference`). novelty_thresholds: by view, see `novelty.fit`.
-    """
-    return {
-        "format_version": FORMAT_VERSION,
-        "architecture": architecture,
-        "classes": dataset.classes,
-        "views": views,
-        "input": {"height": size[0], "width": size[1]},
-        "normalization": normalization,
-        "stored": dataset.stored,
-        "empty": dataset.empty or {},
-        "origin": origin(weights),
-        "temperature": 1.0,
-        "threshold": 0.0,
-        "fusing": {},
-        "mirrored": False,
-        "novelty_thresholds": {},
-        "data_sha256": dataset.sha256,
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "pillow")},
-    }
-
-
-def save_models(path: str | Path, models: dict[str, Model], comparison: pd.DataFrame) -> Path:
-    """Write `models.zip`: of each its weights, card and features, and the comparison. Whole, or not at all."""
-
-    def members() -> Iterator[tuple[str, bytes]]:
-        for name, (network, card, features) in models.items():
-            yield f"{name}/model.safetensors", to_bytes(network.state_dict())
-            yield f"{name}/card.json", (json.dumps(card, indent=2) + "\n").encode()
-            if features:
-                yield f"{name}/{_FEATURES}", to_bytes({f"view {view}": own for view, own in features.items()})
-        yield "comparison.csv", comparison.to_csv(lineterminator="\n").encode()
-
-    return write_zip(path, members())
-
-
-def load_models(path: str | Path, names: Iterable[str] = ()) -> dict[str, Model]:
-    """The networks of a `models.zip`, all or those named, in evaluation mode on the CPU.
-
-    Raises ArchiveError where it is no such archive or a network in it is damaged, ValueError for an unknown name.
-    """
-    with Archive(path) as archive:
-        found = sorted(member.removesuffix("/card.json") for member in archive.names if member.endswith("/card.json"))
-        if not found:
-            raise ArchiveError(f"{path} holds no network: give what 02-ModelTraining or one of 04 to 06 wrote")
-        unknown = set(names) - set(found)
-        if unknown:
-            raise ValueError(f"{path} holds no network {', '.join(sorted(unknown))}; it holds {', '.join(found)}")
-        return {name: _load_model(archive, name) for name in (names or found)}
-
-
 def load_state(network: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
     """Give the network all its tensors. MNASNet asks for their version too, which safetensors do not keep: its own."""
     state = OrderedDict(tensors)
@@ -205,48 +122,9 @@ def load_state(network: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
     network.load_state_dict(state)
 
 
-def to_bytes(tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> bytes:
-    """Tensors by name as safetensors."""
-    return safetensors.torch.save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, metadata)
-
-
 def _reason(error: Exception) -> str:
     """The first line of its message, or its kind where it has none, as at the end of an empty file."""
     return str(error).partition("\n")[0] or type(error).__name__
-
-
-def _load_model(archive: Archive, name: str) -> Model:
-    try:
-        card = json.loads(archive.read(f"{name}/card.json"))
-        if card["format_version"] != FORMAT_VERSION:
-            raise ArchiveError(
-                f"{archive.path}: {name} has format {card['format_version']}, not {FORMAT_VERSION}: make it again, "
-                "with the notebook that wrote it"
-            )
-        network = build(card["architecture"], len(card["classes"]), "none")
-        load_state(network, safetensors.torch.load(archive.read(f"{name}/model.safetensors")))
-        features = _load_features(archive, name, network, card["novelty_thresholds"])
-    except ArchiveError:
-        raise
-    except (KeyError, TypeError, ValueError, safetensors.SafetensorError, RuntimeError) as error:
-        raise ArchiveError(
-            f"{archive.path}: {name} cannot be read ({_reason(error)}): make it again, with the notebook that wrote it"
-        ) from error
-    return Model(network.eval(), card, features)
-
-
-def _load_features(archive: Archive, name: str, network: nn.Module, views: Iterable[str]) -> dict[str, torch.Tensor]:
-    """By view. Raises KeyError for a view without features, ValueError where they are not those of this network."""
-    if not views:
-        return {}
-    found = safetensors.torch.load(archive.read(f"{name}/{_FEATURES}"))
-    head = network.get_submodule(head_name(network))
-    width = head.in_channels if isinstance(head, nn.Conv2d) else head.in_features
-    features = {view: found[f"view {view}"] for view in views}
-    for view, own in features.items():
-        if own.shape[1:] != (width,) or not torch.isfinite(own).all():
-            raise ValueError(f"features of view {view!r} are not (M, {width}), or not finite")
-    return features
 
 
 def _replace_head(network: nn.Module, classes: int) -> None:

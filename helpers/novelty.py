@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from helpers import compute, stages
 from helpers.arrays import Array
+from helpers.cards import Model
 from helpers.images import normalized_batches
-from helpers.networks import Model
 
 _MOST_FEATURES = 2000  # of each view that are kept, and validation images of it that are asked
 _FAMILIAR_SHARE = 0.99  # of the validation images

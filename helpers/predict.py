@@ -22,12 +22,12 @@ from sklearn.metrics import log_loss
 from helpers import compute, crops, novelty, session, sources
 from helpers.archives import ArchiveError, threaded
 from helpers.arrays import Array
+from helpers.cards import Model, load_models
 from helpers.catalog import Dataset
 from helpers.decisions import INSPECT, PASS, REJECT, Decision, actions
 from helpers.fusing import fuse_views
 from helpers.images import normalize, normalized_batches, resize
 from helpers.layouts import composed
-from helpers.networks import Model, load_models
 from helpers.photos import PhotoError, decode, shrink
 from helpers.sources import Photo
 

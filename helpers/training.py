@@ -17,6 +17,7 @@ from torch import nn
 
 from helpers import (
     activations,
+    cards,
     checkpoints,
     compute,
     distributed,
@@ -28,9 +29,10 @@ from helpers import (
     stages,
 )
 from helpers.arrays import Array
+from helpers.cards import Model
 from helpers.catalog import Dataset, rows_where
 from helpers.images import Examples, batches
-from helpers.networks import Model, load_state
+from helpers.networks import load_state
 from helpers.recipes import Loss, Phase, Recipe, learning_rate_factor, loss_function, next_epoch, rounds
 
 _SOLVED_ROWS = 8192  # of features at once
@@ -297,7 +299,7 @@ def fit(
     torch.manual_seed(recipe.seed)
     network = networks.build(architecture, len(dataset.classes), weights)
     facts = {"views": views, "size": tuple(images.shape[2:]), "weights": weights}
-    card = networks.new_card(architecture, dataset, **facts, normalization=recipe.normalization)
+    card = cards.new_card(architecture, dataset, **facts, normalization=recipe.normalization)
     labels = dataset.labels()
     rows = [rows_where(dataset.catalog, split=split, view=views) for split in ("train", "validation")]
     identity = json.dumps([card, asdict(recipe)])

@@ -5,7 +5,7 @@ import io
 import pandas as pd
 from sets import MOBILENET, beside, raw, run
 
-from helpers import networks, predict
+from helpers import cards, predict
 from helpers.archives import Archive
 
 pytestmark = beside
@@ -19,6 +19,6 @@ def test_on_caltech_the_knowledge_of_imagenet_is_worth_forty_points(tmp_path):
     run(tmp_path, "04-BaselineVsVGG16", **raw("caltech101.zip"), **options)
     with Archive(archive) as opened:
         recall = pd.read_csv(io.BytesIO(opened.read("comparison.csv")), index_col=0)["recall"]
-    assert len(predict.chosen(networks.load_models(archive))) == 1
+    assert len(predict.chosen(cards.load_models(archive))) == 1
     assert recall["feature extraction"] > 0.8
     assert recall["feature extraction"] > recall["from scratch"] + 0.4

@@ -3,7 +3,7 @@
 import pandas as pd
 from sets import beside, raw, run
 
-from helpers import networks
+from helpers import cards
 
 pytestmark = beside
 
@@ -15,7 +15,7 @@ def test_on_cifar_the_loop_by_hand_and_the_helper_agree_and_the_archive_is_used(
     table = tmp_path / "predictions.csv"
     options = {"model_archive": str(archive), "output_table": str(table)}
     run(tmp_path, "07-CIFAR10-Prediction", **raw("cifar10-images.zip"), **options)
-    card = networks.load_models(archive)["two_convolutions"].card
+    card = cards.load_models(archive)["two_convolutions"].card
     assert card["chosen"]
     assert card["metrics"]["tested"] == 5070
     assert card["metrics"]["accuracy"] > 0.5

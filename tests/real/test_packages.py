@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageFilter
 from sets import SHARED, beside, raw, run
 
-from helpers import catalog, networks, predict
+from helpers import cards, catalog, predict
 from helpers.archives import Archive
 
 ARCHITECTURES = ["mobilenet_v2", "squeezenet1_1"]
@@ -78,7 +78,7 @@ def test_test_packages_are_familiar_and_blurred_ones_are_inspected(folder):
     test = catalog.load(folder / "data.zip").catalog.query("split == 'test'")
     with Archive(folder / "data.zip") as archive:
         photos = [(f"{row.item}_{row.view}.jpg", archive.read(row.path)) for row in test.itertuples()]
-    line = predict.chosen(networks.load_models(folder / "models.zip"))
+    line = predict.chosen(cards.load_models(folder / "models.zip"))
     plain, blurred = (
         predict.decide(line, given, torch.device("cpu"))
         for given in (photos, [(name, blur(data)) for name, data in photos])

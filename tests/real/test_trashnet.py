@@ -5,7 +5,7 @@ from itertools import islice
 import torch
 from sets import MOBILENET, SHARED, beside, raw, run
 
-from helpers import networks, predict, sources
+from helpers import cards, predict, sources
 
 pytestmark = beside
 
@@ -22,7 +22,7 @@ def test_on_trashnet_a_hundred_photos_a_class_are_enough_for_four_in_five(tmp_pa
     ran = printed(run(tmp_path, "05-TrashNet", **raw("trashnet.zip"), **short, **MOBILENET))
     assert "In more than one split: 0 items or groups of look-alikes" in ran
     assert "ValueError: The train split is empty" in ran
-    model = networks.load_models(archive)["mobilenet_v2"]
+    model = cards.load_models(archive)["mobilenet_v2"]
     card = model.card
     assert card["metrics"]["accuracy"] > 0.8
     assert 0.1 < card["temperature"] < 5

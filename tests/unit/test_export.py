@@ -5,7 +5,7 @@ import onnx
 import pytest
 import torch
 
-from helpers import export, networks
+from helpers import cards, export, networks
 
 OLD = pytest.mark.skipif(torch.__version__.startswith("2.6."), reason="its exporter needs a scale in every norm")
 FAST_RESNET = pytest.param("fast_resnet", marks=OLD)
@@ -17,7 +17,7 @@ def model(request):
     torch.manual_seed(0)
     card = {"input": {"height": 32, "width": 48}, "normalization": NORMALIZATION, "temperature": 1.7, "mirrored": False}
     network = networks.build(request.param, 3, "none")
-    return networks.Model(network.eval(), card)
+    return cards.Model(network.eval(), card)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_normalization_and_temperature_are_inside(model, exported):
 def test_both_looks_are_inside_where_the_card_says_so(model, tmp_path):
     import onnxruntime
 
-    twice = networks.Model(model.network, model.card | {"mirrored": True})
+    twice = cards.Model(model.network, model.card | {"mirrored": True})
     path, pixels = export.to_onnx(twice, tmp_path / "twice.onnx"), noise(2)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     found, of_mirrored = (session.run(None, {"pixels": one.float().numpy()})[0] for one in (pixels, pixels.flip(3)))
@@ -79,5 +79,5 @@ def test_a_network_that_cannot_be_exported_leaves_nothing_behind(model, tmp_path
             return json.loads("[")
 
     with pytest.raises(RuntimeError, match=r"cannot be written as ONNX: Expecting value.*\. Newer torch"):
-        export.to_onnx(networks.Model(Odd(), model.card), tmp_path / "model.onnx")
+        export.to_onnx(cards.Model(Odd(), model.card), tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []

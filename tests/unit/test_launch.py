@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from helpers import launch, networks
+from helpers import cards, launch
 
 RECIPE = {"phases": [["short", "all", 1, 0.01]], "keep_norms": False}
 SMALL = ["--architecture", "small_cnn", "--weights", "none", "--image-height", "16", "--image-width", "16"]
@@ -24,7 +24,7 @@ def command(dataset, tmp_path, monkeypatch):
 
 def test_the_command_cuts_photos_out_where_it_is_asked_to(command, tmp_path):
     path = command("cut.zip", "--crop", "top")
-    assert list(networks.load_models(path)["small_cnn"].card["empty"]) == ["top"]
+    assert list(cards.load_models(path)["small_cnn"].card["empty"]) == ["top"]
     assert [file.name for file in tmp_path.iterdir()] == ["cut.zip"]
     with pytest.raises(ValueError, match="--crop: no view is called below; there are side, top"):
         command("none.zip", "--crop", "below")
@@ -32,7 +32,7 @@ def test_the_command_cuts_photos_out_where_it_is_asked_to(command, tmp_path):
 
 def test_checkpoints_stay_in_the_folder_that_was_given_for_them(command, tmp_path, capsys):
     path = command("first.zip", "--work", str(tmp_path / "work"))
-    assert list(networks.load_models(path)["small_cnn"].card["empty"]) == []
+    assert list(cards.load_models(path)["small_cnn"].card["empty"]) == []
     assert "epoch   1/1" in capsys.readouterr().out
     command("again.zip", "--work", str(tmp_path / "work"))
     printed = capsys.readouterr().out

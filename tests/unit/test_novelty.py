@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import compute, images, networks, novelty
+from helpers import cards, compute, images, networks, novelty
 
 CPU = torch.device("cpu")
 BLUE, RED, WHITE, BLACK = (0, 0, 255), (255, 0, 0), (255, 255, 255), (0, 0, 0)
@@ -20,7 +20,7 @@ def plain(*colors):
 def model(network, halves):
     """Its features are how red and how blue an image is: those of blue and red have a right angle between them."""
     card = {"normalization": halves, "mirrored": False, "views": ["side", "top"], "novelty_thresholds": {}}
-    return networks.Model(network, card)
+    return cards.Model(network, card)
 
 
 def fit(model, train, validation):
@@ -105,7 +105,7 @@ def test_the_logits_and_probabilities_are_those_of_plain_inference(architecture,
     network = networks.build(architecture, 2, "none").eval()
     card = {"normalization": networks.IMAGENET_NORMALIZATION, "mirrored": mirrored, "views": [""]}
     pixels = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    model = novelty.fit(networks.Model(network, card), pixels, np.array([""] * 3), np.arange(2), np.arange(2), CPU)
+    model = novelty.fit(cards.Model(network, card), pixels, np.array([""] * 3), np.arange(2), np.arange(2), CPU)
     seen = images.normalize(pixels, **networks.IMAGENET_NORMALIZATION)
     logits, _ = novelty.inference(model, CPU)(seen, [""] * 3)
     expected = compute.inference(network, CPU, mirrored=mirrored)(seen)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers import crops, images, networks, predict
+from helpers import cards, crops, images, networks, predict
 from helpers.archives import ArchiveError
 from helpers.photos import encode, shrink
 
@@ -26,7 +26,7 @@ def small():
 
 def carded(network, normalization=networks.IMAGENET_NORMALIZATION, *, mirrored=False):
     """The network with as much of a card as probabilities need."""
-    return networks.Model(network, {"normalization": normalization, "mirrored": mirrored})
+    return cards.Model(network, {"normalization": normalization, "mirrored": mirrored})
 
 
 def noise(count):
@@ -118,7 +118,7 @@ def test_the_time_of_an_image_is_its_part_of_that_of_all(network, halves, monkey
 @pytest.fixture
 def model(network, halves):
     card = {"classes": ["blue", "red"], "input": {"height": 4, "width": 4}, "normalization": halves}
-    return networks.Model(
+    return cards.Model(
         network,
         card
         | {"views": [""], "temperature": 1.0, "threshold": 0.0, "stored": None, "empty": {}, "fusing": {}}
@@ -167,9 +167,7 @@ def test_the_card_says_whether_a_photo_is_looked_at_twice():
     card |= {"normalization": networks.IMAGENET_NORMALIZATION, "views": [""], "stored": None, "empty": {}}
     card |= {"mirrored": True, "novelty_thresholds": {}}
     picture, network = noise(1), small()
-    table = predict.answers(
-        networks.Model(network, card), [("noise.png", png(picture[0].permute(1, 2, 0).numpy()))], CPU
-    )
+    table = predict.answers(cards.Model(network, card), [("noise.png", png(picture[0].permute(1, 2, 0).numpy()))], CPU)
     expected = predict.probabilities(carded(network, mirrored=True), picture, np.arange(1), CPU)
     np.testing.assert_allclose(table[["a", "b"]], expected, atol=1e-6)
     once = predict.probabilities(carded(network), picture, np.arange(1), CPU)
@@ -200,7 +198,7 @@ def test_photos_are_taken_as_they_come_and_in_batches(model, monkeypatch):
 def knowing(model):
     """It learned from blue images alone."""
     blue = torch.tensor([[0.0, 1]]).half()
-    return networks.Model(model.network, model.card | {"novelty_thresholds": {"": 0.9}}, {"": blue})
+    return cards.Model(model.network, model.card | {"novelty_thresholds": {"": 0.9}}, {"": blue})
 
 
 def test_what_is_unlike_all_that_was_learned_from_has_a_remark(knowing):
@@ -371,7 +369,7 @@ def test_two_networks_for_the_same_photos_are_refused(line):
 
 def test_each_specialist_sees_its_own_view(model, monkeypatch):
     monkeypatch.setattr(predict, "_BATCH_SIZE", 1)
-    members = {view: networks.Model(model.network, model.card | {"views": [view]}) for view in ("side", "top")}
+    members = {view: cards.Model(model.network, model.card | {"views": [view]}) for view in ("side", "top")}
     asked, answered = [], predict._answered
 
     def asking(batch, run, card, device):
@@ -387,7 +385,7 @@ def test_each_specialist_sees_its_own_view(model, monkeypatch):
 
 
 def test_a_specialist_alone_does_not_decide_what_was_to_be_decided_by_all_views(line, model):
-    side = networks.Model(model.network, model.card | {"views": ["side"]})
+    side = cards.Model(model.network, model.card | {"views": ["side"]})
     table = predict.decide({"side": side}, [("1_side.png", BLUE_PHOTO)], CPU)
     assert table[["answer", "action", "remark"]].to_numpy().tolist() == [["blue", "inspect", "top is missing"]]
 
@@ -400,16 +398,16 @@ def test_without_views_each_photo_is_an_item_and_without_a_decision_there_is_no_
 
 
 def test_the_chosen_network_is_taken_and_else_all(line, model):
-    other = networks.Model(model.network, model.card | {"chosen": False})
+    other = cards.Model(model.network, model.card | {"chosen": False})
     assert list(predict.chosen(line | {"other": other})) == ["both"]
     assert list(predict.chosen({"other": other})) == ["other"]
 
 
 def test_networks_that_are_named_are_all_taken_the_chosen_one_or_not(tmp_path, monkeypatch):
-    card = {"format_version": networks.FORMAT_VERSION, "architecture": "small_cnn", "classes": ["blue", "red"]}
+    card = {"format_version": cards.FORMAT_VERSION, "architecture": "small_cnn", "classes": ["blue", "red"]}
     card |= {"input": {"height": 16, "width": 16}, "views": [""], "stored": None, "empty": {}, "novelty_thresholds": {}}
-    models = {name: networks.Model(small(), card | {"chosen": name == "first"}) for name in ("first", "second")}
-    networks.save_models(tmp_path / "models.zip", models, pd.DataFrame())
+    models = {name: cards.Model(small(), card | {"chosen": name == "first"}) for name in ("first", "second")}
+    cards.save_models(tmp_path / "models.zip", models, pd.DataFrame())
     paths = [str(tmp_path / "models.zip"), str(tmp_path), "--output", str(tmp_path / "decisions.csv")]
     monkeypatch.setattr("sys.argv", ["helpers.predict", *paths, "--network", "first", "second", "--device", "cpu"])
     with pytest.raises(SystemExit, match="first, second answer the same photos: choose one of them"):
@@ -422,12 +420,12 @@ def command(tmp_path, monkeypatch):
 
     def run(photos, output="decisions.csv", **facts):
         torch.manual_seed(0)
-        card = {"format_version": networks.FORMAT_VERSION, "architecture": "small_cnn", "classes": ["blue", "red"]}
+        card = {"format_version": cards.FORMAT_VERSION, "architecture": "small_cnn", "classes": ["blue", "red"]}
         card |= {"input": {"height": 16, "width": 16}, "normalization": networks.IMAGENET_NORMALIZATION, "views": [""]}
         card |= {"temperature": 1.0, "threshold": 0.0, "stored": None, "empty": {}, "fusing": {}, "mirrored": False}
         card |= {"novelty_thresholds": {}}
         card |= facts
-        networks.save_models(tmp_path / "models.zip", {"small": networks.Model(small(), card)}, pd.DataFrame())
+        cards.save_models(tmp_path / "models.zip", {"small": cards.Model(small(), card)}, pd.DataFrame())
         (tmp_path / "photos").mkdir()
         for name, data in photos.items():
             (tmp_path / "photos" / name).write_bytes(data)
@@ -484,10 +482,8 @@ def test_where_no_table_can_be_written_no_photo_is_answered(command, tmp_path, m
 def test_the_command_says_in_one_sentence_what_is_wrong_and_leaves_nothing(
     photos, output, told, line, tmp_path, monkeypatch, capsys
 ):
-    card = {"format_version": networks.FORMAT_VERSION, "architecture": "small_cnn"}
-    networks.save_models(
-        tmp_path / "models.zip", {"a": networks.Model(small(), line["both"].card | card)}, pd.DataFrame()
-    )
+    card = {"format_version": cards.FORMAT_VERSION, "architecture": "small_cnn"}
+    cards.save_models(tmp_path / "models.zip", {"a": cards.Model(small(), line["both"].card | card)}, pd.DataFrame())
     (tmp_path / "empty").mkdir()
     paths = [str(tmp_path / "models.zip"), str(tmp_path / photos), "--output", str(tmp_path / output)]
     monkeypatch.setattr("sys.argv", ["helpers.predict", *paths, "--device", "cpu"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from helpers import catalog, images, networks, predict, recipes, training
+from helpers import cards, catalog, images, networks, predict, recipes, training
 from helpers.images import Examples
 from helpers.recipes import Phase, Recipe
 
@@ -85,7 +85,7 @@ def test_eight_images_are_learned_by_heart(eight):
     history = run(network, eight, Recipe([Phase("all", "all", 25, 0.002)], 8, 0, label_smoothing=0.0, keep_norms=False))
     assert history["validation_accuracy"].iloc[-1] == 1
     assert history["validation_loss"].min() < 0.1 < history["validation_loss"].iloc[0]
-    model = networks.Model(network, {"normalization": networks.IMAGENET_NORMALIZATION, "mirrored": False})
+    model = cards.Model(network, {"normalization": networks.IMAGENET_NORMALIZATION, "mirrored": False})
     answers = predict.probabilities(model, eight.images, np.arange(8), CPU)
     assert answers.argmax(1).tolist() == eight.labels.tolist()
 
@@ -217,7 +217,7 @@ def test_the_network_ends_with_the_weights_of_its_best_epoch(network, disputed, 
     losses = run(network, disputed, harmful)["validation_loss"]
     assert losses.idxmin() == 1
     assert losses.iloc[-1] > 2 * losses.min()
-    model = networks.Model(network, {"normalization": harmful.normalization, "mirrored": False})
+    model = cards.Model(network, {"normalization": harmful.normalization, "mirrored": False})
     answers = predict.probabilities(model, disputed.images, np.arange(8), CPU)
     assert -np.log(answers[np.arange(8), disputed.labels]).mean() == pytest.approx(losses.min(), abs=1e-6)
     assert not network.training
@@ -232,7 +232,7 @@ def test_without_patience_the_last_epoch_of_each_phase_is_kept(network, disputed
     history = run(network, disputed, dataclasses.replace(harmful, patience=0))
     assert history["kept"].tolist() == [False, True, False, True]
     assert history["validation_loss"].idxmin() == 1
-    model = networks.Model(network, {"normalization": harmful.normalization, "mirrored": False})
+    model = cards.Model(network, {"normalization": harmful.normalization, "mirrored": False})
     answers = predict.probabilities(model, disputed.images, np.arange(8), CPU)
     losses = -np.log(answers[np.arange(8), disputed.labels].clip(1e-6))
     assert losses.mean() > 2 * history["validation_loss"].min()

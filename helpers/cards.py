@@ -1,0 +1,136 @@
+"""Cards: what a trained network is, kept beside its weights in `models.zip`, as numbers and text that run no code."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import safetensors.torch
+import torch
+from torch import nn
+
+from helpers import networks
+from helpers.archives import Archive, ArchiveError, write_zip
+from helpers.catalog import Dataset
+from helpers.stages import head_name
+
+FORMAT_VERSION = 8
+_FEATURES = "features.safetensors"  # a network's member of `models.zip`, where it knows what it learned from
+
+
+class Model(NamedTuple):
+    """A trained network, its card, and by view (M, D) half: features of what it learned from, see `novelty.fit`."""
+
+    network: nn.Module
+    card: dict
+    features: dict[str, torch.Tensor] | None = None
+
+
+def new_card(
+    architecture: str,
+    dataset: Dataset,
+    *,
+    views: list[str],
+    size: tuple[int, int],
+    weights: str,
+    normalization: dict[str, list[float]],
+) -> dict[str, object]:
+    """The beginnings of a network's card; the recipe, the history and the metrics come when they are known.
+
+    size: (height, width) in px of the input. weights: as given to `networks.build`. Logits are to be divided by the
+    temperature, 1 until it is fitted; below the threshold of the highest probability the answer is "not sure". stored:
+    height and width in px that photos are shrunk to fit into first, if at all. empty: views without anything, by which
+    photos are cut out (`crops.empty_views`). fusing: the weight of each view (`fusing.fuse_views`). mirrored: whether
+    each photo is looked at twice (`compute.inference`). novelty_thresholds: by view, see `novelty.fit`.
+    """
+    return {
+        "format_version": FORMAT_VERSION,
+        "architecture": architecture,
+        "classes": dataset.classes,
+        "views": views,
+        "input": {"height": size[0], "width": size[1]},
+        "normalization": normalization,
+        "stored": dataset.stored,
+        "empty": dataset.empty or {},
+        "origin": networks.origin(weights),
+        "temperature": 1.0,
+        "threshold": 0.0,
+        "fusing": {},
+        "mirrored": False,
+        "novelty_thresholds": {},
+        "data_sha256": dataset.sha256,
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "pillow")},
+    }
+
+
+def save_models(path: str | Path, models: dict[str, Model], comparison: pd.DataFrame) -> Path:
+    """Write `models.zip`: of each its weights, card and features, and the comparison. Whole, or not at all."""
+
+    def members() -> Iterator[tuple[str, bytes]]:
+        for name, (network, card, features) in models.items():
+            yield f"{name}/model.safetensors", to_bytes(network.state_dict())
+            yield f"{name}/card.json", (json.dumps(card, indent=2) + "\n").encode()
+            if features:
+                yield f"{name}/{_FEATURES}", to_bytes({f"view {view}": own for view, own in features.items()})
+        yield "comparison.csv", comparison.to_csv(lineterminator="\n").encode()
+
+    return write_zip(path, members())
+
+
+def load_models(path: str | Path, names: Iterable[str] = ()) -> dict[str, Model]:
+    """The networks of a `models.zip`, all or those named, in evaluation mode on the CPU.
+
+    Raises ArchiveError where it is no such archive or a network in it is damaged, ValueError for an unknown name.
+    """
+    with Archive(path) as archive:
+        found = sorted(member.removesuffix("/card.json") for member in archive.names if member.endswith("/card.json"))
+        if not found:
+            raise ArchiveError(f"{path} holds no network: give what 02-ModelTraining or one of 04 to 06 wrote")
+        unknown = set(names) - set(found)
+        if unknown:
+            raise ValueError(f"{path} holds no network {', '.join(sorted(unknown))}; it holds {', '.join(found)}")
+        return {name: _load_model(archive, name) for name in (names or found)}
+
+
+def to_bytes(tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> bytes:
+    """Tensors by name as safetensors."""
+    return safetensors.torch.save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, metadata)
+
+
+def _load_model(archive: Archive, name: str) -> Model:
+    try:
+        card = json.loads(archive.read(f"{name}/card.json"))
+        if card["format_version"] != FORMAT_VERSION:
+            raise ArchiveError(
+                f"{archive.path}: {name} has format {card['format_version']}, not {FORMAT_VERSION}: make it again, "
+                "with the notebook that wrote it"
+            )
+        network = networks.build(card["architecture"], len(card["classes"]), "none")
+        networks.load_state(network, safetensors.torch.load(archive.read(f"{name}/model.safetensors")))
+        features = _load_features(archive, name, network, card["novelty_thresholds"])
+    except ArchiveError:
+        raise
+    except (KeyError, TypeError, ValueError, safetensors.SafetensorError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ArchiveError(
+            f"{archive.path}: {name} cannot be read ({reason}): make it again, with the notebook that wrote it"
+        ) from error
+    return Model(network.eval(), card, features)
+
+
+def _load_features(archive: Archive, name: str, network: nn.Module, views: Iterable[str]) -> dict[str, torch.Tensor]:
+    """By view. Raises KeyError for a view without features, ValueError where they are not those of this network."""
+    if not views:
+        return {}
+    found = safetensors.torch.load(archive.read(f"{name}/{_FEATURES}"))
+    head = network.get_submodule(head_name(network))
+    width = head.in_channels if isinstance(head, nn.Conv2d) else head.in_features
+    features = {view: found[f"view {view}"] for view in views}
+    for view, own in features.items():
+        if own.shape[1:] != (width,) or not torch.isfinite(own).all():
+            raise ValueError(f"features of view {view!r} are not (M, {width}), or not finite")
+    return features

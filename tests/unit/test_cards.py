@@ -1,0 +1,177 @@
+import importlib.metadata
+import json
+import zipfile
+
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+
+from helpers import cards, networks
+from helpers.archives import ArchiveError, sha256, write_zip
+
+
+@pytest.fixture
+def small():
+    torch.manual_seed(0)
+    return networks.build("small_cnn", 2, "none")
+
+
+@pytest.fixture
+def card(dataset):
+    how = {"size": (20, 32), "weights": "none", "normalization": networks.IMAGENET_NORMALIZATION}
+    return cards.new_card("small_cnn", dataset, views=["side", "top"], **how)
+
+
+@pytest.fixture
+def comparison():
+    return pd.DataFrame({"accuracy side": [0.5, 0.75]}, index=pd.Index(["one", "two"], name="network"))
+
+
+def replace_member(path, name, data):
+    """The same archive with other bytes for one member."""
+    with zipfile.ZipFile(path) as archive:
+        members = {member: archive.read(member) for member in archive.namelist()}
+    write_zip(path, (members | {name: data}).items())
+
+
+def test_a_card_says_what_the_network_is_and_on_what_data(card, dataset):
+    assert card == {
+        "format_version": 8,
+        "architecture": "small_cnn",
+        "classes": ["blue", "red"],
+        "views": ["side", "top"],
+        "input": {"height": 20, "width": 32},
+        "normalization": {"mean": [0.485, 0.456, 0.406], "deviation": [0.229, 0.224, 0.225]},
+        "origin": "none: random weights, trained from scratch",
+        "temperature": 1.0,
+        "threshold": 0.0,
+        "stored": None,
+        "empty": {},
+        "fusing": {},
+        "mirrored": False,
+        "novelty_thresholds": {},
+        "data_sha256": sha256(dataset.path),
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "pillow")},
+    }
+
+
+def test_a_network_comes_back_with_the_same_logits_and_card(small, card, comparison, tmp_path):
+    small(torch.rand(4, 3, 16, 16))  # moves the statistics of its batch norms away from the start
+    path = cards.save_models(tmp_path / "models.zip", {"one": cards.Model(small, card)}, comparison)
+    loaded = cards.load_models(path)["one"]
+    images = torch.rand(2, 3, 16, 16)
+    assert not loaded.network.training
+    assert torch.equal(loaded.network(images), small.eval()(images))
+    assert loaded.card == card
+    assert loaded.features == {}
+
+
+@pytest.fixture
+def knowing(small, card):
+    """With the features of three images of one view, and of two without a view."""
+    features = {"side": torch.rand(3, 128).half(), "": torch.rand(2, 128).half()}
+    return cards.Model(small, card | {"novelty_thresholds": dict.fromkeys(features, 0.5)}, features)
+
+
+def test_what_a_network_learned_from_comes_back_with_it(knowing, comparison, tmp_path):
+    path = cards.save_models(tmp_path / "models.zip", {"one": knowing}, comparison)
+    found = cards.load_models(path)["one"].features
+    assert list(found) == ["side", ""]
+    assert all(torch.equal(own, knowing.features[view]) for view, own in found.items())
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        ({"side": torch.rand(3, 5).half()}, r"features of view 'side' are not \(M, 128\), or not finite"),
+        (
+            {"side": torch.full((3, 128), torch.nan).half()},
+            r"features of view 'side' are not \(M, 128\), or not finite",
+        ),
+        ({"top": torch.rand(3, 128).half()}, r"one cannot be read \('view side'\)"),
+    ],
+)
+def test_features_of_another_network_are_refused(small, card, comparison, tmp_path, features, message):
+    model = cards.Model(small, card | {"novelty_thresholds": {"side": 0.5}}, features)
+    path = cards.save_models(tmp_path / "models.zip", {"one": model}, comparison)
+    with pytest.raises(ArchiveError, match=message):
+        cards.load_models(path)
+
+
+def test_an_archive_of_networks_holds_safetensors_cards_and_the_comparison_and_no_pickle(
+    small, card, knowing, comparison, tmp_path
+):
+    models = {"one": cards.Model(small, card), "two": knowing._replace(card=knowing.card | {"views": ["top"]})}
+    path = cards.save_models(tmp_path / "models.zip", models, comparison)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() == [
+            "one/model.safetensors",
+            "one/card.json",
+            "two/model.safetensors",
+            "two/card.json",
+            "two/features.safetensors",
+            "comparison.csv",
+        ]
+        assert json.loads(archive.read("two/card.json"))["views"] == ["top"]
+        assert archive.read("comparison.csv") == b"network,accuracy side\none,0.5\ntwo,0.75\n"
+        safetensors.torch.load(archive.read("one/model.safetensors"))
+
+
+def test_networks_are_loaded_by_name(small, card, comparison, tmp_path):
+    models = {name: cards.Model(small, card) for name in ("b", "a")}
+    path = cards.save_models(tmp_path / "models.zip", models, comparison)
+    assert list(cards.load_models(path)) == ["a", "b"]
+    assert list(cards.load_models(path, ["b"])) == ["b"]
+    with pytest.raises(ValueError, match=r"holds no network c; it holds a, b"):
+        cards.load_models(path, ["a", "c"])
+
+
+def test_the_same_networks_give_the_same_bytes(small, card, comparison, tmp_path):
+    models = {"one": cards.Model(small, card)}
+    first, again = (cards.save_models(tmp_path / name, models, comparison) for name in ("a.zip", "b.zip"))
+    assert first.read_bytes() == again.read_bytes()
+    with torch.no_grad():
+        small[-1].bias += 1
+    assert cards.save_models(again, models, comparison).read_bytes() != first.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("member", "data", "message"),
+    [
+        ("card.json", b'{"format_version": 5}', r"^[^:]+: one has format 5, not 8: make it again, with the notebook"),
+        ("card.json", b"{", r"one cannot be read .*make it again, with the notebook that wrote it"),
+        ("card.json", b'{"format_version": 8}', r"one cannot be read \('architecture'\)"),
+        ("model.safetensors", b"no tensors", r"one cannot be read .*make it again, with the notebook that wrote it"),
+        ("features.safetensors", b"no tensors", r"one cannot be read .*make it again, with the notebook that wrote it"),
+        ("model.safetensors", safetensors.torch.save({"0.weight": torch.zeros(1)}), r"one cannot be read"),
+    ],
+)
+def test_a_damaged_network_is_named(knowing, comparison, tmp_path, member, data, message):
+    path = cards.save_models(tmp_path / "models.zip", {"one": knowing}, comparison)
+    replace_member(path, f"one/{member}", data)
+    with pytest.raises(ArchiveError, match=message):
+        cards.load_models(path)
+
+
+def test_an_archive_with_flipped_bits_is_refused(small, card, comparison, tmp_path):
+    path = cards.save_models(tmp_path / "models.zip", {"one": cards.Model(small, card)}, comparison)
+    data = bytearray(path.read_bytes())
+    data[100_000] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ArchiveError, match=r"'one/model\.safetensors' is damaged"):
+        cards.load_models(path)
+
+
+def test_an_archive_without_a_network_says_where_they_are_made(dataset):
+    with pytest.raises(ArchiveError, match="holds no network: give what 02-ModelTraining or one of 04 to 06 wrote"):
+        cards.load_models(dataset.path)
+
+
+def test_a_network_that_cannot_be_written_leaves_the_archive_before(small, card, comparison, tmp_path):
+    path = cards.save_models(tmp_path / "models.zip", {"one": cards.Model(small, card)}, comparison)
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        cards.save_models(path, {"one": cards.Model(small, card | {"odd": object()})}, comparison)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["models.zip"]
