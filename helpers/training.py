@@ -302,9 +302,8 @@ def fit(
     card = cards.new_card(architecture, dataset, **facts, normalization=recipe.normalization)
     labels = dataset.labels()
     rows = [rows_where(dataset.catalog, split=split, view=views) for split in ("train", "validation")]
-    identity = json.dumps([card, asdict(recipe)])
-    examples = Examples(images, labels, *rows)
-    checkpoint = folder / f"{checkpoints.key_of([identity], examples)[:16]}.safetensors"
-    files = {"cache": folder, "checkpoint": checkpoint, "identity": identity}
+    examples, identity = Examples(images, labels, *rows), json.dumps(card)
+    key = checkpoints.key_of([identity, asdict(recipe)], examples)
+    files = {"cache": folder, "checkpoint": folder / f"{key[:16]}.safetensors", "identity": identity}
     history = train(network, examples, recipe, device, **files, report=report, shared=shared)
     return Model(network, card | {"training": asdict(recipe), "history": history.to_dict("records")})
