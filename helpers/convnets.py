@@ -11,6 +11,7 @@ from torch import nn
 
 from helpers.layers import (
     GlobalMaxPool,
+    PoolTo,
     RandomFlip,
     RandomRotation,
     RandomShift,
@@ -43,7 +44,7 @@ def baseline_cnn(classes: int) -> nn.Sequential:
     for before, after in pairwise((3, 32, 64, 128, 256)):
         layers += [nn.Conv2d(before, after, 3, padding=1), nn.MaxPool2d(2), nn.ReLU()]
     dense = [nn.Dropout(0.5), nn.Linear(after * 4 * 4, 256), nn.ReLU(), nn.Dropout(0.5), nn.Linear(256, classes)]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), *dense)
+    return nn.Sequential(*layers, PoolTo(4), nn.Flatten(), *dense)
 
 
 def two_convolutions(classes: int) -> nn.Sequential:
@@ -55,7 +56,7 @@ def two_convolutions(classes: int) -> nn.Sequential:
     return nn.Sequential(
         *(nn.Conv2d(3, 32, 5, padding=2), nn.MaxPool2d(3, 2, 1), nn.ReLU()),
         *(nn.Conv2d(32, 64, 3, padding=1), nn.MaxPool2d(3, 2, 1), nn.ReLU()),
-        *(nn.Dropout(0.25), nn.AdaptiveAvgPool2d(8), nn.Flatten()),
+        *(nn.Dropout(0.25), PoolTo(8), nn.Flatten()),
         *(nn.Linear(64 * 8 * 8, 256), nn.ReLU(), nn.Dropout(0.5), nn.Linear(256, classes)),
     )
 
@@ -69,7 +70,7 @@ def three_blocks(classes: int) -> nn.Sequential:
     for before, after in pairwise((3, 48, 96, 192)):
         layers += [*_convolution(before, after), nn.Dropout(0.1)]
     dense = [nn.Linear(after * 4 * 4, 256), nn.ReLU(), nn.Dropout(0.4), nn.Linear(256, classes)]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), *dense)
+    return nn.Sequential(*layers, PoolTo(4), nn.Flatten(), *dense)
 
 
 def fast_resnet(classes: int) -> nn.Sequential:

@@ -23,7 +23,7 @@ def built(architecture):
 FAMILIES = ["resnet18", "densenet121", "mobilenet_v2", "efficientnet_b0", "squeezenet1_1", "vgg11", "googlenet"]
 
 
-@pytest.mark.parametrize("architecture", FAMILIES)
+@pytest.mark.parametrize("architecture", [*FAMILIES, "three_blocks"])
 def test_folding_norms_changes_the_layers_and_not_the_function(architecture):
     network, pixels = built(architecture).eval(), torch.randn(2, 3, 64, 64)
     folded = compute.fold_norms(copy.deepcopy(network))

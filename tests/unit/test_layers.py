@@ -125,3 +125,14 @@ def test_a_shift_of_channels_moves_64_times_as_far_as_a_plain_number():
         (shifted * wanted).sum().backward()
         torch.optim.SGD([number], 0.01).step()
     torch.testing.assert_close(layer(maps), 64 * (maps + plain))
+
+
+@pytest.mark.parametrize("size", [(9, 9), (4, 6), (2, 3)])
+def test_pooling_to_a_size_averages_as_pytorch_does(size):
+    maps = torch.rand(2, 3, *size)
+    torch.testing.assert_close(layers.PoolTo(4)(maps), F.adaptive_avg_pool2d(maps, 4))
+
+
+def test_maps_of_the_size_pass_as_they_are():
+    maps = torch.rand(2, 3, 4, 4)
+    assert layers.PoolTo(4)(maps) is maps
