@@ -32,8 +32,8 @@ class ParameterError(ValueError):
     """Parameters that a notebook does not know, or of a wrong type; the message lists all of them."""
 
 
-def start() -> Path:
-    """Print the versions and the device at hand, and return the project's root: what every set-up cell ends with.
+def start() -> None:
+    """Print the versions and the device at hand: what every set-up cell ends with.
 
     Figures go into the notebook, whatever backend the surroundings ask for, and tables show their texts in full.
     """
@@ -45,7 +45,6 @@ def start() -> Path:
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "torchvision", "captum")]
     print(f"Python {platform.python_version()}, {', '.join(versions)}, {torch.get_num_threads()} CPU threads")
     print(f"Device: {describe(pick_device('auto'))}")
-    return root()
 
 
 def keep_memory() -> None:
