@@ -43,6 +43,7 @@ def folder(tmp_path_factory):
         data_archive=data,
         models_archive=models,
         output_table=str(folder / "attribution.csv"),
+        only_networks=ARCHITECTURES[:1],
         methods=METHODS,
         images_per_view=2,
         tested_per_network=1,
@@ -87,8 +88,8 @@ def test_test_packages_are_familiar_and_blurred_ones_are_inspected(folder):
     assert (blurred["action"] == "inspect").mean() > 0.9
 
 
-def test_attribution_is_measured_for_both_networks_and_views_in_all_regions(folder):
+def test_attribution_is_measured_by_every_method_for_both_views_in_all_regions(folder):
     table = pd.read_csv(folder / "attribution.csv")
     found = table.groupby(["network", "method", "view"])["region"].unique().map(set)
-    assert len(found) == len(ARCHITECTURES) * len(METHODS) * 2
+    assert len(found) == len(METHODS) * 2
     assert all(regions == {"damage box", "carton", "belt"} for regions in found)
