@@ -87,6 +87,7 @@ def learning(
 def reliability(tables: dict[str, pd.DataFrame], title: str) -> Figure:
     """Accuracy against confidence for tables of `calibration.reliability`, two in a row; the diagonal is perfect."""
     figure, axes = grid(-(-len(tables) // 2), min(2, len(tables)), 3.6)
+    figure.set_figwidth(4 * axes.shape[1])  # squares in a wide figure would lie far apart
     for axis in axes.flat[len(tables) :]:
         axis.axis("off")
     for axis, (name, table) in zip(axes.flat, tables.items(), strict=False):
