@@ -76,6 +76,18 @@ class Recipe:
             raise ValueError(f"Phases are told apart by their names: {', '.join(names)} are not all different")
 
 
+def transfer(weights: str, solved: Phase, tuned: Phase, batch_size: int, seed: int, **fields: object) -> Recipe:
+    """The recipe of a network that starts from these weights: its head solved, then fine-tuned.
+
+    From "none" there is no stage that is worth keeping: everything learns, in one phase, batch statistics included.
+    fields: the others of Recipe.
+    """
+    if weights == "none":
+        scratch = tuned._replace(name="from scratch", train="all")
+        return Recipe([scratch], batch_size, seed, keep_norms=False, **fields)
+    return Recipe([solved, tuned], batch_size, seed, **fields)
+
+
 def rounds(phase: Phase) -> int:
     """Rows of the history that a phase may have: one for each epoch, and one where the head is solved."""
     return min(1, phase.epochs) if phase.train == HEAD else phase.epochs
