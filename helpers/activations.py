@@ -159,8 +159,8 @@ def _live(run: Function, examples: Examples, setting: Setting, copies: int) -> I
 
 def _near(images: Array, setting: Setting) -> Array:
     """The images on the device, where they fit into what activations may take there."""
-    fits = isinstance(images, torch.Tensor) and images.nbytes <= setting.memory_bytes
-    return images.to(setting.device) if fits else images
+    held = isinstance(images, torch.Tensor) and compute.holds(setting.device, images.nbytes, setting.memory_bytes)
+    return images.to(setting.device) if held else images
 
 
 def _remember(run: Function, source: tuple[Array, np.ndarray], setting: Setting, copies: int, digest: str) -> Array:

@@ -179,7 +179,8 @@ def _noise_tunnel(
 ) -> torch.Tensor:
     """The mean of Integrated Gradients, of a quarter of the steps, over noisy copies of the image."""
     spread = _NOISE * (inputs.max() - inputs.min()).item()
-    walking = {"baselines": start, "target": target, "n_steps": max(1, steps // 4), "internal_batch_size": 8}
+    at_once = min(8, internal_batch_size(network, inputs.detach()))
+    walking = {"baselines": start, "target": target, "n_steps": max(1, steps // 4), "internal_batch_size": at_once}
     with compute.fork_rng(inputs.device):
         torch.manual_seed(0)
         tunnel = NoiseTunnel(IntegratedGradients(network))

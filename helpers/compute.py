@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +31,8 @@ def autocast(module: nn.Module, device: torch.device, *, learning: bool) -> Iter
     learning: on a CPU the depth-wise convolutions stay in float32, for their gradients are slow in bfloat16.
     """
     chosen = precision(device)
-    kept = [layer for layer in module.modules() if learning and device.type == "cpu" and _is_depth_wise(layer)]
+    slow = learning and device.type == "cpu"
+    kept = [layer for layer in module.modules() if _is_depth_wise(layer)] if slow else []
     for layer in kept:
         layer.__class__ = _FloatConv2d
     try:
@@ -44,6 +46,21 @@ def autocast(module: nn.Module, device: torch.device, *, learning: bool) -> Iter
 def fork_rng(device: torch.device) -> contextlib.AbstractContextManager:
     """A context that gives the random numbers of the CPU and of that device back as it found them."""
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
+
+
+def holds(device: torch.device, needed: int, limit: int) -> bool:
+    """Whether so many bytes more may lie on the device: no more than the limit, and than a quarter of a GPU's rest."""
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
+    return needed <= min(limit, free / 4)
+
+
+@contextlib.contextmanager
+def enough_memory(remedy: str) -> Iterator[None]:
+    """Raises MemoryError with the remedy where a GPU's memory ends: PyTorch's message knows no parameter of ours."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(f"The GPU has too little memory for this: {remedy}") from error
 
 
 def inference(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from helpers import arrays
+from helpers import arrays, compute
 
 REGULARIZATIONS = tuple(10.0**power for power in np.arange(0, -5.5, -0.5))  # strongest first: each starts the next
 _CHUNK_ROWS = 8192
@@ -108,8 +108,8 @@ def _minimize(
 def _standardized(features: Features, mean: torch.Tensor, deviation: torch.Tensor) -> Batches:
     """In chunks, mean 0 and deviation 1: kept where memory holds them, else made anew for every pass."""
     chunks = _Chunks(features, mean, deviation)
-    kept = arrays.bytes_of((len(features.labels), len(mean)), np.float32) <= arrays.MEMORY_BYTES
-    return list(chunks) if kept else chunks
+    needed = arrays.bytes_of((len(features.labels), len(mean)), np.float32)
+    return list(chunks) if compute.holds(mean.device, needed, arrays.MEMORY_BYTES) else chunks
 
 
 class _Chunks:

@@ -25,6 +25,7 @@ AUGMENTATIONS = {  # degrees of turn, share of zoom, of shift (of half the image
     "gentle": (3.0, 0.05, 0.04, 0.15),  # for whole photos: a twentieth at the rim may leave them, a twelfth at corners
     "strong": (12.0, 0.15, 0.06, 0.3),  # for what was cut out with a rim: of it 1 % leaves on average, seldom over 5 %
 }
+UNMIRRORED = " unmirrored"  # behind such a name, where left and right tell classes apart
 HIDDEN = (124, 116, 104)  # color of what is not cut out: the mean of ImageNet, no information
 
 
@@ -142,16 +143,20 @@ def augment(images: torch.Tensor, numbers: torch.Tensor, augmentation: str = "ge
     """Each image flipped left to right or not, turned, shifted, zoomed and lit a little anew: float in 0..255.
 
     images: (N, 3, H, W) uint8 or float. numbers: (N, 7) of `chances`; 0.5 everywhere leaves an image as it is.
-    augmentation: a name of AUGMENTATIONS; ValueError for another.
+    augmentation: a name of AUGMENTATIONS, with UNMIRRORED behind it where nothing shall be flipped; ValueError for
+    another.
     Hardly anything of a thing leaves the image, so labels stay true: what the turn uncovers is filled by mirroring.
     """
-    if augmentation not in AUGMENTATIONS:
-        raise ValueError(f"There is no augmentation {augmentation!r}: choose one of {', '.join(AUGMENTATIONS)}")
+    extents = AUGMENTATIONS.get(augmentation.removesuffix(UNMIRRORED))
+    if extents is None:
+        names = ", ".join(name + end for end in ("", UNMIRRORED) for name in AUGMENTATIONS)
+        raise ValueError(f"There is no augmentation {augmentation!r}: choose one of {names}")
     if (numbers == 0.5).all():
         return images.float()
     count, _, height, width = images.shape
-    turn, zoom, shift, light = AUGMENTATIONS[augmentation]
-    extents = torch.tensor([1, turn, zoom, shift, shift, light, light])
+    turn, zoom, shift, light = extents
+    mirror = 0 if augmentation.endswith(UNMIRRORED) else 1
+    extents = torch.tensor([mirror, turn, zoom, shift, shift, light, light])
     mirror, turn, zoom, across, down, light, contrast = ((numbers * 2 - 1) * extents).unbind(1)
     angle, zoom, flip = torch.deg2rad(turn), 1 + zoom, torch.where(mirror < 0, -1.0, 1.0)
     cosine, sine, aspect = torch.cos(angle) * zoom, torch.sin(angle) * zoom, height / width

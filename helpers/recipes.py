@@ -43,7 +43,7 @@ class Recipe:
     keep_norms: see `networks.training_mode`; False for a network that starts from nothing.
     normalization: see `images.normalize`.
     copies: augmented copies of which the frozen part's activations are remembered; see `activations.prepare`.
-    augmentation: how far they go from the image, a name of `images.AUGMENTATIONS`. momentum: see `optimizer`.
+    augmentation: how far they go from the image, see `images.augment`. momentum: see `optimizer`.
     """
 
     phases: Sequence[Phase]
@@ -115,10 +115,10 @@ def optimizer(
     Source: Loshchilov and Hutter (2019), Decoupled Weight Decay Regularization; Sutskever et al. (2013), On the
     Importance of Initialization and Momentum in Deep Learning.
     """
-    how = {"weight_decay": recipe.weight_decay, "fused": device.type in ("cpu", "cuda")}
-    if recipe.momentum:
+    how = {"weight_decay": recipe.weight_decay}
+    if recipe.momentum:  # not fused: its momentum begins as garbage where a scaler skips the first step in float16
         return torch.optim.SGD(parameters, learning_rate, momentum=recipe.momentum, nesterov=True, **how)
-    return torch.optim.AdamW(parameters, learning_rate, **how)
+    return torch.optim.AdamW(parameters, learning_rate, fused=device.type in ("cpu", "cuda"), **how)
 
 
 def learning_rate_factor(step: int, steps: int) -> float:

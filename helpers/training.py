@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import time
@@ -57,6 +58,7 @@ class _PhaseState(NamedTuple):
     optimizer: torch.optim.Optimizer | None
 
 
+@compute.enough_memory("choose a smaller batch_size, smaller images, or let only the last stage learn")
 def train(
     network: nn.Module,
     examples: Examples,
@@ -77,7 +79,8 @@ def train(
     tenth of the time allows, and at the end. A run that finds its own goes on from there, with the result of an
     unbroken one; identity and recipe tell whose it is.
     shared: what frozen parts give for all images, by the `train` of the phase that learns on it.
-    Raises ValueError where a split or the recipe is empty, FloatingPointError where the loss is no longer a number.
+    Raises ValueError where a split or the recipe is empty, FloatingPointError where the loss is no longer a number,
+    MemoryError where a GPU's memory ends.
     """
     _check(examples, recipe)
     key = checkpoints.key_of([identity, asdict(recipe)], examples)
@@ -91,7 +94,8 @@ def train(
         phase, epoch = upcoming
         started = time.perf_counter()
         if current is None or current.phase != phase:
-            current = None  # lets go of its activations
+            current = None  # lets go of its activations,
+            gc.collect()  # and of folded networks, which hold themselves in a circle
             if epoch == 0:
                 load_state(network, kept or network.state_dict())
             stored = (shared or {}).get(phase.train)
@@ -108,7 +112,7 @@ def train(
             written = time.perf_counter()
             writing = written - began
     load_state(network, kept)
-    network.eval()
+    network.eval().zero_grad()
     return pd.DataFrame(history)
 
 
@@ -215,9 +219,9 @@ def _learn(current: _PhaseState, epoch: int, number: int) -> dict[str, float]:
     figures = _figures("train", distributed.total(sums))
     learned = {"learning_rate": optimizer.param_groups[0]["lr"]} | figures | _validate(current)
     if not math.isfinite(learned["train_loss"] + learned["validation_loss"]):
-        raise FloatingPointError(
-            f"The loss of epoch {number} is no longer a number: choose a lower {current.phase.name} learning rate"
-        )
+        remedy = f"choose a lower {current.phase.name} learning rate"
+        remedy += ', or device="cpu", for this GPU computes in float16, which ends at 65,504' if half else ""
+        raise FloatingPointError(f"The loss of epoch {number} is no longer a number: {remedy}")
     return learned | {"samples": int(sums[1:].sum())}
 
 

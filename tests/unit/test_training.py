@@ -153,6 +153,31 @@ def test_runs_of_other_recipes_go_on_where_they_were_interrupted(eight, recipe, 
     assert same(resumed, network)
 
 
+def test_a_first_step_that_is_skipped_leaves_nothing_in_the_momentum(recipe):
+    weight = torch.nn.Parameter(torch.ones(2))
+    heavy = recipes.optimizer([weight], dataclasses.replace(recipe, weight_decay=0.0, momentum=0.5), 0.1, CPU)
+    scaler = torch.amp.GradScaler("cpu", 4.0)
+    for slope in (torch.tensor([math.inf, 1.0]), torch.tensor([1.0, 2.0])):
+        heavy.zero_grad()
+        scaler.scale((slope * weight).sum()).backward()
+        scaler.step(heavy)
+        scaler.update()
+    torch.testing.assert_close(weight.detach(), 1 - 0.1 * 1.5 * torch.tensor([1.0, 2.0]))
+
+
+def test_training_keeps_no_gradients(eight, unbroken):
+    assert all(parameter.grad is None for parameter in unbroken[1].parameters())
+
+
+def test_a_gpu_that_is_too_small_is_told_with_what_helps(eight, recipe, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training, "_run", full)
+    with pytest.raises(MemoryError, match="too little memory for this: choose a smaller batch_size, smaller images"):
+        run(small(), eight, recipe)
+
+
 def test_the_optimizer_is_adamw_or_with_momentum_that_of_nesterov(recipe):
     weight = torch.nn.Parameter(torch.ones(2))
     adam = recipes.optimizer([weight], dataclasses.replace(recipe, weight_decay=0.3), 0.02, CPU)
