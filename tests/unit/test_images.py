@@ -100,9 +100,24 @@ def test_strong_augmentation_goes_further_the_same_way_and_an_unmoved_image_stay
     assert torch.equal(images.augment(loaded, images.chances(32, 0, 0), "strong"), loaded.float())
 
 
+def test_what_is_unmirrored_moves_the_same_way_and_keeps_left_and_right():
+    ramp = torch.arange(0, 256, 8, dtype=torch.uint8).expand(64, 3, 20, 32)  # darker on the left
+    numbers = images.chances(64, 0, 1)
+    rises = {}
+    for name in ("strong", "strong unmirrored"):
+        augmented = images.augment(ramp, numbers, name)
+        rises[name] = augmented[..., 16:].mean((1, 2, 3)) > augmented[..., :16].mean((1, 2, 3))
+    assert rises["strong unmirrored"].all()
+    assert rises["strong"].tolist() == (numbers[:, 0] >= 0.5).tolist()
+    kept = rises["strong"]
+    plain, unmirrored = (images.augment(ramp[kept], numbers[kept], name) for name in rises)
+    assert torch.equal(plain, unmirrored)
+
+
 def test_an_unknown_augmentation_is_refused_with_those_there_are(dataset):
     loaded = images.load_images(dataset, 20, 32)
-    with pytest.raises(ValueError, match=r"no augmentation 'Strong': choose one of gentle, strong"):
+    names = "gentle, strong, gentle unmirrored, strong unmirrored"
+    with pytest.raises(ValueError, match=rf"no augmentation 'Strong': choose one of {names}"):
         images.augment(loaded, images.chances(32, 0, 1), "Strong")
 
 
