@@ -106,9 +106,12 @@ def randomized(network: nn.Module, seed: int) -> Iterator[tuple[str, nn.Module]]
         yield name, network
 
 
-def likeness(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(N,): the rank correlation of two maps' sizes, (N, H, W) each: 1 for the same, 0 for unrelated ones."""
-    pairs = zip(np.abs(maps).reshape(len(maps), -1), np.abs(others).reshape(len(maps), -1), strict=True)
+def likeness(maps: np.ndarray, others: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    """(N,): the rank correlation of two maps' sizes, (N, H, W) each: 1 for the same, 0 for unrelated ones.
+
+    visible: (N, H, W) bool, what of each image counts: where it is hidden all maps are 0, and so alike.
+    """
+    pairs = [(np.abs(one[seen]), np.abs(other[seen])) for one, other, seen in zip(maps, others, visible, strict=True)]
     return np.array([spearmanr(*pair).statistic if min(map(np.ptp, pair)) > 0 else 0.0 for pair in pairs])
 
 

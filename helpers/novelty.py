@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
+from scipy import stats
 from torch.nn import functional as F
 
 from helpers import compute, stages
@@ -14,7 +16,9 @@ from helpers.cards import Model
 from helpers.images import normalized_batches
 
 _MOST_FEATURES = 2000  # of each view that are kept, and validation images of it that are asked
-_FAMILIAR_SHARE = 0.99  # of the validation images
+_FAMILIAR_SHARE = 0.99  # of images from the same line
+_FEW = 100  # validation images or fewer: of these the quantile is not known
+_LEAST_SIMILAR = -1.0  # a cosine
 
 Run = Callable[[torch.Tensor, Sequence[str]], tuple[torch.Tensor, np.ndarray]]
 
@@ -25,7 +29,7 @@ def fit(
     """The model with the features of its training images and, in its card, a threshold for each of its views.
 
     The similarity of an image is the cosine of the angle between its features (what goes into the head) and the nearest
-    ones of the same view. The threshold is what 99 of 100 validation images reach; with 100 or fewer, all do.
+    ones of the same view. The threshold is what 99 of 100 images from the same line reach, by the validation images.
     images: (N, 3, H, W) uint8. views: (N,) their views, "" where there are none. train, validation: rows; of more than
     2,000 of a view as many are taken, evenly spread. A view without images in both has no threshold.
     Raises FloatingPointError where a feature is no number.
@@ -42,7 +46,7 @@ def fit(
         if not np.isfinite(similar).all():
             raise FloatingPointError("Some features of the network are not finite: it cannot be used")
         features[view] = known.cpu()
-        thresholds[view] = float(np.quantile(similar, 1 - _FAMILIAR_SHARE, method="lower"))
+        thresholds[view] = _threshold(similar)
     return model._replace(card=model.card | {"novelty_thresholds": thresholds}, features=features)
 
 
@@ -85,6 +89,22 @@ def inference(model: Model, device: torch.device) -> Run:
         return logits, judge(_direction(features), views)
 
     return run
+
+
+def _threshold(similar: np.ndarray) -> float:
+    """What 99 of 100 images reach, by the similarities (N,) of some: their quantile.
+
+    Of 100 or fewer not even the least similar is that rare. There it is the bound that the next draw from their normal
+    distribution stays above, whose mean and deviation they tell the less surely, the fewer they are; of one, nothing.
+    Source: Hahn and Meeker (1991), Statistical Intervals, on prediction bounds.
+    """
+    count = len(similar)
+    if count > _FEW:
+        return float(np.quantile(similar, 1 - _FAMILIAR_SHARE, method="lower"))
+    if count == 1:
+        return _LEAST_SIMILAR
+    reach = stats.t.ppf(_FAMILIAR_SHARE, count - 1) * math.sqrt(1 + 1 / count)
+    return max(_LEAST_SIMILAR, float(similar.mean() - reach * similar.std(ddof=1)))
 
 
 def _judge(model: Model, device: torch.device) -> Callable[[torch.Tensor, Sequence[str]], np.ndarray]:

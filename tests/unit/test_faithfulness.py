@@ -106,6 +106,16 @@ def test_maps_of_a_spoilt_network_are_not_like_those_of_the_true_one(subject):
     true = gradients(subject.network, subject.images, subject.targets)
     ((_, spoilt),) = list(faithfulness.randomized(subject.network, seed=0))[:1]
     other = gradients(spoilt, subject.images, subject.targets)
-    assert faithfulness.likeness(true, true).tolist() == pytest.approx([1, 1])
-    assert (faithfulness.likeness(true, other) < 0.5).all()
-    assert faithfulness.likeness(true, np.ones_like(true)).tolist() == [0, 0]
+    visible = np.ones(true.shape, bool)
+    assert faithfulness.likeness(true, true, visible).tolist() == pytest.approx([1, 1])
+    assert (faithfulness.likeness(true, other, visible) < 0.5).all()
+    assert faithfulness.likeness(true, np.ones_like(true), visible).tolist() == [0, 0]
+
+
+def test_what_is_hidden_makes_no_maps_alike():
+    first, second = np.random.default_rng(0).normal(size=(2, 1, 40, 40))
+    hidden = np.arange(40) < 20
+    first[..., hidden] = second[..., hidden] = 0
+    visible = np.broadcast_to(~hidden, first.shape)
+    assert faithfulness.likeness(first, second, np.ones_like(visible))[0] > 0.5
+    assert abs(faithfulness.likeness(first, second, visible)[0]) < 0.1

@@ -24,7 +24,8 @@ def model(network, halves):
 
 
 def fit(model, train, validation):
-    """train, validation: (view, color) pairs."""
+    """train, validation: (view, color) pairs; each of validation twice, so that they have a spread, which is 0."""
+    validation = [pair for pair in validation for _ in range(2)]
     pairs, count = [*train, *validation], len(train)
     views = np.array([view for view, _ in pairs])
     pixels = plain(*(color for _, color in pairs))
@@ -44,16 +45,24 @@ def test_an_image_is_compared_with_the_nearest_of_its_own_view(model):
     assert strange(fitted, *asked) == [False, False, True, False, True, True]
 
 
-def test_the_threshold_is_the_least_similar_of_a_few_validation_images(model):
-    fitted = fit(model, [("side", BLUE), ("top", BLUE)], [("side", BLUE), ("side", WHITE), ("top", BLUE)])
-    assert fitted.card["novelty_thresholds"] == pytest.approx({"side": HALFWAY, "top": 1}, abs=1e-3)
-    assert strange(fitted, ("side", WHITE), ("top", WHITE)) == [False, True]
+def test_one_in_a_hundred_of_the_next_images_is_below_the_threshold_however_few_set_it():
+    generator = np.random.default_rng(0)
+    for count in (3, 10, 23, 100):
+        drawn = generator.normal(0.9, 0.003, (4000, count + 1))
+        below = np.mean([row[-1] < novelty._threshold(row[:-1]) for row in drawn])
+        assert below == pytest.approx(0.01, abs=0.005)  # three standard errors
 
 
-def test_of_more_than_a_hundred_validation_images_the_oddest_is_unfamiliar(model):
-    for many, expected in ((99, HALFWAY), (100, 1)):
-        fitted = fit(model, [("side", BLUE)], [("side", BLUE)] * many + [("side", WHITE)])
-        assert fitted.card["novelty_thresholds"]["side"] == pytest.approx(expected, abs=1e-3)
+def test_of_more_than_a_hundred_validation_images_the_threshold_is_a_quantile():
+    similar = np.append(np.full(99, 0.9), [0.1, 0.2])
+    assert novelty._threshold(similar) == 0.2
+    assert novelty._threshold(similar[1:]) > 0.5  # of a hundred, by their mean and deviation
+
+
+def test_one_validation_image_tells_nothing_of_the_spread_and_no_cosine_is_below_the_least():
+    assert novelty._threshold(np.array([0.9])) == -1
+    assert novelty._threshold(np.array([0.9, 0.2])) == -1
+    assert novelty._threshold(np.array([0.9, 0.9])) == pytest.approx(0.9)
 
 
 def test_the_model_that_was_fitted_is_another_one_and_keeps_features_by_view(model):
@@ -112,4 +121,4 @@ def test_the_logits_and_probabilities_are_those_of_plain_inference(architecture,
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
     probabilities, _ = novelty.answers(model, pixels, np.array([""] * 3), np.array([2, 0]), CPU)
     np.testing.assert_allclose(probabilities, expected[[2, 0]].softmax(1), atol=1e-5)
-    assert model.card["novelty_thresholds"][""] == pytest.approx(1, abs=1e-3)
+    assert model.card["novelty_thresholds"][""] == pytest.approx(1, abs=0.01)
