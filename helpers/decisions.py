@@ -84,6 +84,17 @@ def items(table: pd.DataFrame, defect: str, share: float) -> Items:
     return Items(table[defect].to_numpy(), (table["label"] == defect).to_numpy(), share)
 
 
+def with_next(items: Items) -> Items:
+    """The items and, of each kind, the worst that may come next: a damaged one of probability 0, an intact one of 1.
+
+    Of n damaged items the next one lies below all with a chance of 1 in n + 1, so no mistake here is no promise. On
+    these, the mean cost of a threshold that was chosen among them is what the next item may be expected to cost.
+    Source: Laplace's rule of succession; Vovk, Gammerman and Shafer (2005), Algorithmic Learning in a Random World.
+    """
+    probabilities, damaged, share = items
+    return Items(np.append(probabilities, [0.0, 1.0]), np.append(damaged, [True, False]), share)
+
+
 def actions(probabilities: np.ndarray, decision: Decision) -> np.ndarray:
     """(N,) of PASS, INSPECT and REJECT for the probabilities (N,) of damage; INSPECT for NaN, which knows nothing."""
     rejected = np.where(probabilities >= decision.reject_from, REJECT, INSPECT)
@@ -117,9 +128,10 @@ def account(items: Items, costs: Costs, decision: Decision) -> dict[str, float]:
 
 
 def choose(items: Items, costs: Costs) -> Decision:
-    """The decision with the lowest mean cost on validation data; of equals, the one with the fewest inspections.
+    """The decision with the lowest mean cost on these items; of equals, the one with the fewest inspections.
 
-    It never costs more there than any of FIXED.
+    Its thresholds lie halfway between items. It never costs more here than any of FIXED. Items of validation should
+    be those of `with_next`.
     Raises ValueError where there are no data, and for costs that `check` refuses; see also `check_share`.
     """
     check(costs)
@@ -129,8 +141,8 @@ def choose(items: Items, costs: Costs) -> Decision:
     damaged_count, intact_count = (share / damaged.mean(), (1 - share) / (1 - damaged.mean())) if share else (1, 1)
     values = np.unique(probabilities)
     if len(values) > _MOST_THRESHOLDS:
-        values = np.quantile(probabilities, np.linspace(0, 1, _MOST_THRESHOLDS))
-    tried = np.unique([*values, 0.0, 0.5, NEVER])
+        values = np.unique(np.quantile(probabilities, np.linspace(0, 1, _MOST_THRESHOLDS)))
+    tried = np.unique([*(values[1:] + values[:-1]) / 2, 0.0, 0.5, NEVER])
     order = np.argsort(probabilities, kind="stable")
     places = np.searchsorted(probabilities[order], tried, side="left")  # how many are below each threshold
     kinds = np.stack([damaged_count * damaged, intact_count * ~damaged])[:, order]  # how often each item counts

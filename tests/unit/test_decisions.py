@@ -81,6 +81,46 @@ def test_many_items_are_decided_as_well_as_the_fixed_ones():
     assert all(chosen <= decisions.mean_cost(items, costs, fixed) for fixed in FIXED.values())
 
 
+def test_thresholds_lie_halfway_between_items():
+    assert decisions.choose(ITEMS, Costs(10, 4, 1)) == pytest.approx((0.25, 0.75))
+
+
+def test_the_next_damaged_item_is_below_the_lowest_of_n_in_one_of_n_plus_one_cases():
+    generator = np.random.default_rng(0)
+    for count in (1, 5, 20):
+        drawn = generator.random((4000, count + 1))
+        seen = drawn[:, :-1].min(1)
+        items = decisions.with_next(Items(drawn[0, :-1], np.ones(count, bool), 0.0))
+        passed = decisions.actions(items.probabilities, Decision(seen[0], NEVER))[items.damaged] == PASS
+        assert passed.mean() == pytest.approx(1 / (count + 1))
+        assert (drawn[:, -1] < seen).mean() == pytest.approx(1 / (count + 1), abs=0.025)
+
+
+def drawn_items(generator, count, apart=3.0):
+    """Half of them damaged; their probabilities are those of the two normal distributions they come from."""
+    damaged = np.arange(count) % 2 == 0
+    evidence = apart * generator.normal(np.where(damaged, apart / 2, -apart / 2), 1)
+    return Items(1 / (1 + np.exp(-evidence)), damaged, 0.0)
+
+
+@pytest.mark.parametrize(("missed", "without"), [(50.0, 1.3), (500.0, 8.0)])
+def test_a_decision_on_few_items_costs_no_more_than_inspecting_all_and_would_without_the_next_ones(missed, without):
+    generator, costs = np.random.default_rng(0), Costs(missed, 10.0, 1.0)
+    line = drawn_items(generator, 20_000)
+    ways = {"as they are": lambda items: items, "with the next": decisions.with_next}
+    spent = {
+        name: np.mean(
+            [
+                decisions.mean_cost(line, costs, decisions.choose(way(drawn_items(generator, 24)), costs))
+                for _ in range(60)
+            ]
+        )
+        for name, way in ways.items()
+    }
+    assert spent["with the next"] < costs.inspection
+    assert spent["as they are"] > without
+
+
 @pytest.mark.parametrize("costs", [Costs(-1, 1, 1), Costs(1, 1, -2), Costs(1, np.nan, 1), Costs(np.inf, 1, 1)])
 def test_costs_below_0_or_that_are_no_numbers_are_refused(costs):
     with pytest.raises(ValueError, match="Costs must be numbers of 0 or more"):
