@@ -147,14 +147,14 @@ def augment(images: torch.Tensor, numbers: torch.Tensor, augmentation: str = "ge
     another.
     Hardly anything of a thing leaves the image, so labels stay true: what the turn uncovers is filled by mirroring.
     """
-    extents = AUGMENTATIONS.get(augmentation.removesuffix(UNMIRRORED))
-    if extents is None:
+    reach = AUGMENTATIONS.get(augmentation.removesuffix(UNMIRRORED))
+    if reach is None:
         names = ", ".join(name + end for end in ("", UNMIRRORED) for name in AUGMENTATIONS)
         raise ValueError(f"There is no augmentation {augmentation!r}: choose one of {names}")
     if (numbers == 0.5).all():
         return images.float()
     count, _, height, width = images.shape
-    turn, zoom, shift, light = extents
+    turn, zoom, shift, light = reach
     mirror = 0 if augmentation.endswith(UNMIRRORED) else 1
     extents = torch.tensor([mirror, turn, zoom, shift, shift, light, light])
     mirror, turn, zoom, across, down, light, contrast = ((numbers * 2 - 1) * extents).unbind(1)
