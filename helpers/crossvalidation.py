@@ -32,7 +32,8 @@ class Candidate(NamedTuple):
 def divide(dataset: Dataset, folds: int, repeats: int, seed: int) -> Iterator[tuple[int, int, Dataset]]:
     """(repeat, fold, data set) whose test split is that fold; of the other items a seventh validates.
 
-    All images of an item, and of items that look the same, are in one split; every label has about its share of each.
+    Where a label has fewer than seven groups left, as many parts are made as it has, so more validates. All images of
+    an item, and of items that look the same, are in one split; every label has about its share of each.
     Raises ValueError at once for less than 3 folds, or more than a label has items that look different, or no repeats.
     Source: Kohavi (1995), A Study of Cross-Validation and Bootstrap for Accuracy Estimation and Model Selection.
     """

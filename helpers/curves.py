@@ -100,8 +100,8 @@ def reliability(tables: dict[str, pd.DataFrame], title: str) -> Figure:
     return figure
 
 
-def costs(thresholds: pd.DataFrame, ways: pd.DataFrame, title: str) -> Figure:
-    """Cost of 1,000 items against a single threshold, and the damage found against false alarms.
+def costs(thresholds: pd.DataFrame, ways: pd.DataFrame, defect: str, title: str) -> Figure:
+    """Cost of 1,000 items against a single threshold, and how much of the defect is found against false alarms.
 
     thresholds: a row for each threshold (its index), ways: a row for each way to decide (named by its index); both
     with the columns cost, found and alarms of `decisions.account`.
@@ -114,9 +114,9 @@ def costs(thresholds: pd.DataFrame, ways: pd.DataFrame, title: str) -> Figure:
         color = PALETTE[(index + 2) % len(PALETTE)]
         cost.axhline(row["cost"], color=color, linestyle="--", linewidth=1.2, label=name)
         trade.plot(row["alarms"], row["found"], "o", color=color, label=name)
-    cost.set(xlabel="threshold on the probability of damage", ylabel="cost of 1,000 items", xlim=(0, 1))
+    cost.set(xlabel=f"threshold on the probability of {defect}", ylabel="cost of 1,000 items", xlim=(0, 1))
     cost.set_ylim(0, 1.08 * max(thresholds["cost"].max(), ways["cost"].max()))
-    trade.set(xlabel="false alarms (share of the intact)", ylabel="damage found or inspected (share)")
+    trade.set(xlabel=f"false alarms (share of what is not {defect})", ylabel=f"share of {defect}, found or inspected")
     trade.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
     trade.legend(fontsize=8, loc="lower right")
     for axis in (cost, trade):
@@ -126,18 +126,19 @@ def costs(thresholds: pd.DataFrame, ways: pd.DataFrame, title: str) -> Figure:
 
 
 def deletion_and_insertion(curves: dict[str, tuple[np.ndarray, np.ndarray]], title: str) -> Figure:
-    """The probability of the true class while pixels go and while they come, most important first, for each method.
+    """The probability of the true class, not calibrated, while pixels go and while they come, most important first.
 
     curves: by method, both (M,) from no pixel to all of them, as the means of `faithfulness.deletion_and_insertion`.
     """
     figure, axes = grid(1, 2, 3.4)
-    names = ("deletion: lower is better", "insertion: higher is better")
-    for side, (axis, name) in enumerate(zip(axes[0], names, strict=True)):
+    names = {"deletion: lower is better": "taken away", "insertion: higher is better": "put back"}
+    for side, (axis, (name, done)) in enumerate(zip(axes[0], names.items(), strict=True)):
         for index, (method, both) in enumerate(curves.items()):
             share = np.linspace(0, 1, len(both[side]))
             label = f"{method}: {both[side].mean():.2f}"
             axis.plot(share, both[side], color=PALETTE[index % len(PALETTE)], label=label)
-        axis.set(xlabel="share of the pixels", ylabel="probability", xlim=(0, 1), ylim=(0, 1.02), title=name)
+        axis.set(xlabel=f"share of the pixels {done}", ylabel="probability of the true class, not calibrated")
+        axis.set(xlim=(0, 1), ylim=(0, 1.02), title=name)
         axis.grid(alpha=0.25)
         axis.legend(fontsize=8, title="mean of the curve")
     figure.suptitle(title, fontweight="bold")

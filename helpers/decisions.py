@@ -11,7 +11,7 @@ import pandas as pd
 from helpers.calibration import NEVER
 
 PASS, INSPECT, REJECT = "pass", "inspect", "reject"
-_MOST_THRESHOLDS = 400  # that are tried: as many quantiles of the probabilities
+_MOST_THRESHOLDS = 400  # that are tried, quantiles of the probabilities: more cost less here, and no less elsewhere
 
 
 class Costs(NamedTuple):
@@ -87,8 +87,9 @@ def items(table: pd.DataFrame, defect: str, share: float) -> Items:
 def with_next(items: Items) -> Items:
     """The items and, of each kind, the worst that may come next: a damaged one of probability 0, an intact one of 1.
 
-    Of n damaged items the next one lies below all with a chance of 1 in n + 1, so no mistake here is no promise. On
-    these, the mean cost of a threshold that was chosen among them is what the next item may be expected to cost.
+    Of n damaged items the next one lies below all with a chance of 1 in n + 1, so no mistake here is no promise. A
+    threshold chosen on these leaves room for that; its mean cost here ranks decisions, and is no forecast, since it is
+    the lowest of all.
     Source: Laplace's rule of succession; Vovk, Gammerman and Shafer (2005), Algorithmic Learning in a Random World.
     """
     probabilities, damaged, share = items
@@ -130,8 +131,8 @@ def account(items: Items, costs: Costs, decision: Decision) -> dict[str, float]:
 def choose(items: Items, costs: Costs) -> Decision:
     """The decision with the lowest mean cost on these items; of equals, the one with the fewest inspections.
 
-    Its thresholds lie halfway between items. It never costs more here than any of FIXED. Items of validation should
-    be those of `with_next`.
+    Its thresholds lie halfway between items, or where there are many between quantiles. It never costs more here than
+    any of FIXED. Items of validation should be those of `with_next`.
     Raises ValueError where there are no data, and for costs that `check` refuses; see also `check_share`.
     """
     check(costs)
@@ -160,6 +161,8 @@ def choose(items: Items, costs: Costs) -> Decision:
 def in_words(decision: Decision, defect: str) -> str:
     """What to do by the probability of that defect: "pass below 0.12 probability of torn, inspect the rest"."""
     low, high = decision
+    if high <= 0:
+        return f"{REJECT} everything, whatever the probability of {defect}"
     if low >= NEVER:
         return f"{PASS} everything, whatever the probability of {defect}"
     parts = [f"{PASS} below {_probability(low, high - low)} probability of {defect}"] if low > 0 else []

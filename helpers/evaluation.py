@@ -15,13 +15,13 @@ Result = TypeVar("Result")
 
 
 def predictions(catalog: pd.DataFrame, probabilities: np.ndarray, classes: list[str]) -> pd.DataFrame:
-    """One row an image: path, item, view, label, predicted, confidence, and a column of probability for each class.
+    """One row an image: path, item, group, view, label, predicted, confidence, and each class's probability.
 
-    catalog: the rows predicted, in the order of probabilities (N, C).
+    catalog: the rows predicted, in the order of probabilities (N, C). Items that look the same are of one group.
     """
     if probabilities.shape != (len(catalog), len(classes)):
         raise ValueError(f"{probabilities.shape} probabilities for {len(catalog)} images and {len(classes)} classes")
-    table = catalog[["path", "item", "view", "label"]].reset_index(drop=True)
+    table = catalog[["path", "item", "group", "view", "label"]].reset_index(drop=True)
     return decided(table, pd.DataFrame(probabilities, columns=classes))
 
 
@@ -34,6 +34,7 @@ def decided(table: pd.DataFrame, probabilities: pd.DataFrame) -> pd.DataFrame:
 def scores(predicted: pd.DataFrame, classes: list[str], seed: int) -> pd.DataFrame:
     """For each view: accuracy, and precision, recall and F1 as the mean over classes, each with its 95 % interval.
 
+    By bootstrap over groups, for what looks the same is answered the same; the accuracy of groups of one by Wilson.
     Columns view, tested (how many), and for each figure itself and its ends, as in "f1", "f1 low", "f1 high".
     """
     rows = []
@@ -41,10 +42,10 @@ def scores(predicted: pd.DataFrame, classes: list[str], seed: int) -> pd.DataFra
         right = (part["label"] == part["predicted"]).sum()
         figures = from_confusion(_confusion(part, classes))
         values = _of_rows(part, classes, lambda matrix: np.array([*from_confusion(matrix).values()]))
-        drawn = uncertainty.bootstrap(values, part["item"], seed)
+        drawn = uncertainty.bootstrap(values, part["group"], seed)
         pairs = zip(figures, drawn.low, drawn.high, strict=True)
         ends = {name: uncertainty.Interval(low, high) for name, low, high in pairs}
-        if part["item"].is_unique:  # Wilson's interval counts each image as a case of its own
+        if part["group"].is_unique:  # Wilson's interval counts each image as a case of its own
             ends["accuracy"] = uncertainty.wilson(right, len(part))
         rows.append({"view": view, "tested": len(part)} | _columns(figures, ends))
     return pd.DataFrame(rows)
@@ -76,11 +77,11 @@ def class_scores(predicted: pd.DataFrame, classes: list[str], seed: int) -> pd.D
         hits, true, called = np.diag(matrix), matrix.sum(1), matrix.sum(0)
         figures = _by_class(matrix)
         values = _of_rows(part, classes, lambda matrix: np.array([*_by_class(matrix).values()]))
-        drawn = np.stack(uncertainty.bootstrap(values, part["item"], seed), -1)  # (3, C, 2)
+        drawn = np.stack(uncertainty.bootstrap(values, part["group"], seed), -1)  # (3, C, 2)
         drawn = np.where(np.isnan(drawn), [0.0, 1.0], drawn)
         for number, label in enumerate(classes):
             ends = {name: uncertainty.Interval(*own[number]) for name, own in zip(figures, drawn, strict=True)}
-            if part["item"].is_unique:  # shares of cases that count alone
+            if part["group"].is_unique:  # shares of cases that count alone
                 ends["precision"] = _share_ends(hits[number], called[number])
                 ends["recall"] = _share_ends(hits[number], true[number])
             own = {name: values[number] for name, values in figures.items()}

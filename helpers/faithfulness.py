@@ -109,10 +109,15 @@ def randomized(network: nn.Module, seed: int) -> Iterator[tuple[str, nn.Module]]
 def likeness(maps: np.ndarray, others: np.ndarray, visible: np.ndarray) -> np.ndarray:
     """(N,): the rank correlation of two maps' sizes, (N, H, W) each: 1 for the same, 0 for unrelated ones.
 
+    NaN where the first is the same everywhere and so has no order to keep; 0 where only the other one is.
     visible: (N, H, W) bool, what of each image counts: where it is hidden all maps are 0, and so alike.
     """
-    pairs = [(np.abs(one[seen]), np.abs(other[seen])) for one, other, seen in zip(maps, others, visible, strict=True)]
-    return np.array([spearmanr(*pair).statistic if min(map(np.ptp, pair)) > 0 else 0.0 for pair in pairs])
+    found = []
+    for one, other, seen in zip(maps, others, visible, strict=True):
+        first, second = np.abs(one[seen]), np.abs(other[seen])
+        unrelated = 0.0 if np.ptp(first) else np.nan
+        found.append(spearmanr(first, second).statistic if np.ptp(first) and np.ptp(second) else unrelated)
+    return np.array(found)
 
 
 def _each(subject: Subject, maps: np.ndarray, baseline: str) -> Iterator[tuple]:

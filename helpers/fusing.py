@@ -26,8 +26,8 @@ def fuse_views(images: pd.DataFrame, classes: list[str], weights: dict[str, floa
     items, names = pd.factorize(images["item"], sort=True)
     weight = images["view"].map(weights or {}).fillna(1.0).to_numpy()
     probabilities = _pooled(_logs(images, classes), items, np.where(_seen_once(images), 1.0, weight))
-    labels = images.groupby("item")["label"].first()[names].to_numpy()
-    table = pd.DataFrame({"item": names, "label": labels, "view": FUSED})
+    facts = images.groupby("item")[["group", "label"]].first().loc[names].reset_index(names="item")
+    table = facts.assign(view=FUSED)
     return decided(table, pd.DataFrame(probabilities, columns=classes))
 
 

@@ -17,7 +17,6 @@ from helpers.images import normalized_batches
 
 _MOST_FEATURES = 2000  # of each view that are kept, and validation images of it that are asked
 _FAMILIAR_SHARE = 0.99  # of images from the same line
-_FEW = 100  # validation images or fewer: of these the quantile is not known
 _LEAST_SIMILAR = -1.0  # a cosine
 
 Run = Callable[[torch.Tensor, Sequence[str]], tuple[torch.Tensor, np.ndarray]]
@@ -92,15 +91,15 @@ def inference(model: Model, device: torch.device) -> Run:
 
 
 def _threshold(similar: np.ndarray) -> float:
-    """What 99 of 100 images reach, by the similarities (N,) of some: their quantile.
+    """What 99 of 100 images reach, by the similarities (N,) of some: of N the k-th lowest, below which k in N + 1 lie.
 
-    Of 100 or fewer not even the least similar is that rare. There it is the bound that the next draw from their normal
+    Of fewer than 99 not even the least similar is that rare. There it is the bound that the next draw from their normal
     distribution stays above, whose mean and deviation they tell the less surely, the fewer they are; of one, nothing.
     Source: Hahn and Meeker (1991), Statistical Intervals, on prediction bounds.
     """
     count = len(similar)
-    if count > _FEW:
-        return float(np.quantile(similar, 1 - _FAMILIAR_SHARE, method="lower"))
+    if rank := math.floor((1 - _FAMILIAR_SHARE) * (count + 1)):
+        return float(np.sort(similar)[rank - 1])
     if count == 1:
         return _LEAST_SIMILAR
     reach = stats.t.ppf(_FAMILIAR_SHARE, count - 1) * math.sqrt(1 + 1 / count)

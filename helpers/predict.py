@@ -199,7 +199,7 @@ def _fuse(answered: pd.DataFrame, views: set[str], card: dict) -> pd.DataFrame:
     if usable.empty:
         return failed.reset_index(drop=True)
     usable[["item", "view"]] = [_item_and_view(name, views) for name in usable["name"]]
-    items = fuse_views(usable, classes, card["fusing"])
+    items = fuse_views(usable.assign(group=usable["item"]), classes, card["fusing"])
     items["photos"] = usable.groupby("item").size().loc[items["item"]].to_numpy()
     strange = items["item"].isin(usable.loc[usable["remark"] == UNFAMILIAR, "item"])
     items["answer"] = items["predicted"].where((items["confidence"] >= card["threshold"]) & ~strange, NOT_SURE)

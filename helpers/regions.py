@@ -40,21 +40,28 @@ def shares(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 
 def pointed(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """(N,) bool: whether the pixel that counts most lies inside the mask (N, H, W).
+    """(N,) bool: whether the pixel that counts most lies inside the mask (N, H, W); where nothing counts it does not.
 
     Source: Zhang et al. (2018), Top-Down Neural Attention by Excitation Backprop (the pointing game), without the
     tolerance of 15 px around the box.
     """
-    return masks.reshape(len(maps), -1)[np.arange(len(maps)), maps.reshape(len(maps), -1).argmax(1)]
+    values = maps.reshape(len(maps), -1)
+    first = values.argmax(1)
+    return masks.reshape(len(maps), -1)[np.arange(len(maps)), first] & (values.max(1) > 0)
 
 
-def ious(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """(N,): intersection over union of the mask (N, H, W) and as many pixels as it has, those that count most."""
+def ious(maps: np.ndarray, masks: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """(N,): intersection over union of the mask (N, H, W) and as many pixels as it has, those that count most.
+
+    seen: (N, H, W) bool, the pixels that are asked: those that the network never saw count nothing, and would come
+    before those that speak against the class. 0 where nothing counts.
+    """
     found = []
-    for values, mask in zip(maps.reshape(len(maps), -1), masks.reshape(len(maps), -1), strict=True):
-        top = np.argsort(values, kind="stable")[len(values) - mask.sum() :]
-        hits = mask[top].sum()
-        found.append(hits / max(2 * mask.sum() - hits, 1))
+    for one, mask, visible in zip(maps, masks, seen, strict=True):
+        values, inside = one[visible], mask[visible]
+        top = np.argsort(values, kind="stable")[len(values) - inside.sum() :]
+        hits = inside[top].sum() if (values > 0).any() else 0
+        found.append(hits / max(2 * inside.sum() - hits, 1))
     return np.array(found)
 
 
@@ -70,7 +77,7 @@ def region_table(maps: np.ndarray, regions: dict[str, np.ndarray], seen: np.ndar
     for name, masks in regions.items():
         table = pd.DataFrame({"image": range(len(maps)), "region": name})
         area = (masks & seen).sum((1, 2)) / seen.sum((1, 2))
-        figures = (shares(maps, masks), area, masks.mean((1, 2)), pointed(maps, masks), ious(maps, masks))
+        figures = (shares(maps, masks), area, masks.mean((1, 2)), pointed(maps, masks), ious(maps, masks, seen))
         tables.append(table.assign(**dict(zip(FIGURES, figures, strict=True)))[masks.any((1, 2))])
     return pd.concat(tables, ignore_index=True)
 

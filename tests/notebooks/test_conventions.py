@@ -1,6 +1,7 @@
 """What every notebook of the series keeps to, so that papermill, nbmake, Colab and a reader can rely on it."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -15,6 +16,7 @@ LONGEST_CELL = 16  # lines
 pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
+@functools.cache  # no test changes a cell
 def read(path):
     return nbformat.read(path, as_version=4)
 

@@ -7,22 +7,17 @@ import torch
 from torch.nn import functional as F
 from torchvision.models import VisionTransformer
 
-from helpers import activations, arrays, networks, stages
+from helpers import activations, networks, stages
 from helpers.activations import Setting
 from helpers.images import Examples
 
 CPU = torch.device("cpu")
 FAMILIES = {  # of each: the first stage that learns here, and the size of the images
-    "convnext_tiny": ("last stage", 64),
-    "densenet121": ("last stage", 64),
-    "efficientnet_b0": ("last stage", 64),
     "mobilenet_v2": ("last stage", 64),
     "mobilenet_v3_small": ("stage 4", 64),
     "resnet18": ("last stage", 64),
     "small_cnn": ("stage 3", 32),
     "squeezenet1_1": ("last stage", 64),
-    "swin_t": ("last stage", 64),
-    "vgg11": ("last stage", 64),
     "small transformer": ("last stage", 32),
 }
 
@@ -93,19 +88,9 @@ def test_remembered_and_live_give_the_same_logits_and_gradients(architecture, se
     one, other = (torch.cat([gradient.flatten() for gradient in result[2]]) for result in results)
     # Rounding to half precision turns single ReLUs on or off; another copy would differ by 0.8 and more.
     assert (one - other).norm() < 0.1 * other.norm()
-
-
-@pytest.mark.parametrize("architecture", FAMILIES)
-def test_live_is_the_plain_network(architecture, setting):
-    train, size = FAMILIES[architecture]
-    network = settled(architecture, size)
-    frozen, learning = stages.split(network, train)
-    examples = Examples(photos(2, size), np.array([0, 1]), np.array([0, 1]), np.array([0, 1]))
-    inputs = prepare(frozen, examples, setting, copies=0)
     with torch.no_grad():
-        expected = network(activations.normalize(examples.images, **setting.normalization))
-        found = learning(inputs.train(0, torch.tensor([0, 1])))
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+        plain = network(activations.normalize(examples.images[examples.validation], **setting.normalization))
+    torch.testing.assert_close(results[1][1], plain, rtol=1e-3, atol=1e-3 * plain.abs().max().item())
 
 
 def test_epoch_e_meets_copy_e_modulo_the_copies(examples, setting):
@@ -218,6 +203,7 @@ def test_whatever_changes_has_another_file(on_disk, examples):
         {"network": changed_weight()},
         {"examples": changed_pixel(examples)},
         {"seed": 4},
+        {"augmentation": "strong"},
         {"copies": 3},
         {"normalization": {"mean": [0.5] * 3, "deviation": [0.5] * 3}},
         {"examples": examples._replace(train=examples.train[::-1].copy(), validation=examples.validation[::-1].copy())},
@@ -254,4 +240,3 @@ def test_what_half_precision_cannot_hold_becomes_its_largest_number(setting, exa
     assert remembered.train.dtype == torch.float16
     assert torch.isfinite(remembered.train).all()
     assert remembered.train.max() == 65504
-    assert isinstance(remembered.train, arrays.Array)

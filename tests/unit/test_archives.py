@@ -38,7 +38,6 @@ def test_the_same_members_give_the_same_bytes(members, tmp_path_factory):
     folder = tmp_path_factory.mktemp("zip")
     first, second = (write_zip(folder / name, members.items()) for name in ("a.zip", "b.zip"))
     assert first.read_bytes() == second.read_bytes()
-    assert archives.sha256(first) == archives.sha256(second)
 
 
 def test_a_folder_reads_like_the_zip_of_it(tmp_path):

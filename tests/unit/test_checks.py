@@ -52,6 +52,23 @@ def check(tmp_path):
 GOOD = [(label, index) for label in ("a", "b") for index in (1, 2, 3)]
 
 
+def test_a_damaged_photo_is_left_out_and_damaged_boxes_cost_only_themselves(tmp_path):
+    members = {f"{label}/{index}.jpg": jpeg(drawing(seed)) for seed, (label, index) in enumerate(GOOD)}
+    data = bytearray(write_zip(tmp_path / "raw.zip", (members | {"b/2.xml": voc((1, 2, 30, 40))}).items()).read_bytes())
+    for name in (b"a/1.jpg", b"b/2.xml"):
+        data[data.index(name) + len(name) + 20] ^= 0xFF
+    (tmp_path / "raw.zip").write_bytes(data)
+    with Archive(tmp_path / "raw.zip") as archive:
+        table, findings = checks.check_photos(archive, read_layout(archive.names)[0])
+    assert table["source"].tolist() == [name for name in members if name != "a/1.jpg"]
+    assert table["boxes"].tolist() == [[]] * 5
+    photo, boxes = findings.itertuples(index=False)
+    assert (photo.source, photo.action) == ("a/1.jpg", checks.LEFT_OUT)
+    assert "damaged" in photo.problem
+    assert (boxes.source, boxes.action) == ("b/2.jpg", checks.KEPT)
+    assert boxes.problem.startswith("boxes not used: ")
+
+
 def test_good_photos_pass_without_a_finding(check):
     table, findings = check()
     assert findings == {}
@@ -338,9 +355,3 @@ def test_parts_that_lie_alike_are_told_from_copies_by_a_parameter_that_the_error
             assign_splits(table, **fractions, seed=0)
         table, _ = checks.check_photos(archive, layout, group_look_alikes=False)
     assert table["group"].nunique() == len(table) == 12
-
-
-def test_the_checks_stop_where_what_is_left_cannot_be_split(check):
-    table, _ = check(**{"b/1.jpg": b"", "b/2.jpg": b"broken"})
-    with pytest.raises(SplitError, match=r"(?s)Too few usable items.*Every label needs at least 3 items"):
-        assign_splits(table, validation_fraction=0.2, test_fraction=0.2, seed=0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import compute, networks, stages
+from helpers import compute, networks
 
 CPU = torch.device("cpu")
 
@@ -20,17 +20,16 @@ def built(architecture):
     return network
 
 
-FAMILIES = ["resnet18", "densenet121", "mobilenet_v2", "efficientnet_b0", "squeezenet1_1", "vgg11", "googlenet"]
-
-
-@pytest.mark.parametrize("architecture", [*FAMILIES, "three_blocks"])
+@pytest.mark.parametrize(
+    "architecture", ["resnet18", "densenet121", "mobilenet_v2", "efficientnet_b0", "googlenet", "three_blocks"]
+)
 def test_folding_norms_changes_the_layers_and_not_the_function(architecture):
     network, pixels = built(architecture).eval(), torch.randn(2, 3, 64, 64)
     folded = compute.fold_norms(copy.deepcopy(network))
     with torch.no_grad():
         torch.testing.assert_close(folded(pixels), network(pixels), rtol=1e-3, atol=1e-4)
     norms = [sum(isinstance(layer, nn.BatchNorm2d) for layer in one.modules()) for one in (network, folded)]
-    assert norms[1] < norms[0] or norms[0] == 0 or architecture == "googlenet"
+    assert norms[1] < norms[0]
 
 
 def test_a_network_whose_way_cannot_be_traced_stays_as_it_is():
@@ -107,15 +106,6 @@ def test_depth_wise_is_told_from_grouped_and_full():
     assert compute._is_depth_wise(nn.Conv2d(8, 8, 3, groups=8))
     assert not compute._is_depth_wise(nn.Conv2d(8, 8, 3, groups=2))
     assert not compute._is_depth_wise(nn.Conv2d(1, 8, 3))
-
-
-def test_the_pieces_of_a_network_fold_as_the_whole_does():
-    network, pixels = built("mobilenet_v2").eval(), torch.randn(2, 3, 64, 64)
-    frozen, learning = stages.split(network, "last stage")
-    with torch.no_grad():
-        torch.testing.assert_close(
-            learning(compute.inference(frozen, CPU)(pixels)), network(pixels), rtol=1e-3, atol=1e-4
-        )
 
 
 def test_a_call_takes_the_median_of_nine_after_a_warm_up(monkeypatch):

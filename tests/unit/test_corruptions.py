@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -20,8 +22,7 @@ def test_each_strength_spoils_more_than_the_one_before(kind):
     assert all(one.shape == images.shape and one.dtype == torch.uint8 for one in spoilt)
     assert torch.equal(spoilt[0], images)
     harm = [(one.float() - images.float()).abs().mean().item() for one in spoilt]
-    assert harm == sorted(harm)
-    assert harm[1] > 0
+    assert all(less < more for less, more in pairwise(harm))
 
 
 @pytest.mark.parametrize("kind", corruptions.KINDS)
@@ -34,6 +35,15 @@ def test_darkness_takes_light_and_a_shift_moves_down_and_to_the_right():
     assert torch.equal(corruptions.corrupt(images, "darkness", 2), (images * 0.7).round().byte())
     moved = corruptions.corrupt(images, "shift", 5)  # 15 percent of 160 px
     assert torch.equal(moved[..., 24:, 24:], images[..., :-24, :-24])
+
+
+def test_noise_has_its_deviation_and_a_rotation_its_angle():
+    gray = torch.full((1, 3, 120, 120), 128, dtype=torch.uint8)
+    assert corruptions.corrupt(gray, "noise", 2).float().std().item() == pytest.approx(16, rel=0.02)
+    gray[..., 55:65, 105:115] = 255  # 50 px to the right of the middle
+    turned = corruptions.corrupt(gray, "rotation", 5)[0, 0].float() - 128  # by 20 degrees
+    down, right = (turned.clip(0) > 60).nonzero().float().mean(0) - 59.5
+    assert torch.rad2deg(torch.atan2(down, right)).abs().item() == pytest.approx(20, abs=1)
 
 
 @pytest.mark.parametrize("kind", ["blur", "noise", "darkness", "compression"])

@@ -36,9 +36,14 @@ def line(make_dataset, tmp_path_factory):
     return make_dataset(tmp_path_factory.mktemp("line") / "data.zip", pictures), places
 
 
-def test_each_photo_is_cut_out_around_its_thing(line):
+@pytest.fixture(scope="module")
+def empty(line):
+    return crops.empty_views(line[0])
+
+
+def test_each_photo_is_cut_out_around_its_thing(line, empty):
     dataset, places = line
-    found = crops.find(dataset, crops.empty_views(dataset), 1.0)
+    found = crops.find(dataset, empty, 1.0)
     for (left, top), (x0, y0, x1, y1, *_) in zip(places, found.catalog["crop"], strict=True):
         assert x0 <= left + 2
         assert y0 <= top + 2
@@ -50,28 +55,27 @@ def test_each_photo_is_cut_out_around_its_thing(line):
     assert "crop" not in dataset.catalog
 
 
-def test_what_is_loaded_is_what_was_cut_out(line):
+def test_what_is_loaded_is_what_was_cut_out(line, empty):
     dataset, _ = line
-    found = crops.find(dataset, crops.empty_views(dataset), 1.0)
+    found = crops.find(dataset, empty, 1.0)
     pixels = load_images(found, 24, 24)
     assert (pixels[:, 0].float().mean((1, 2)) > load_images(dataset, 24, 24)[:, 0].float().mean((1, 2)) + 20).all()
     middle = pixels[:, :, 12, 12].float()
     assert (middle[:, 0] > 180).all()
 
 
-def test_what_is_cut_out_may_be_as_high_as_the_photo(line):
+def test_what_is_cut_out_may_be_as_high_as_the_photo(line, empty):
     dataset, _ = line
-    empty = {view: without | {"straighten": False} for view, without in crops.empty_views(dataset).items()}
+    empty = {view: without | {"straighten": False} for view, without in empty.items()}
     found = crops.find(dataset, empty, 0.2)  # so narrow that it needs all the height there is
     assert {(box[1], box[3]) for box in found.catalog["crop"]} == {(0, 180)}
     assert load_images(found, 50, 10).shape == (18, 3, 50, 10)
 
 
-def test_one_photo_of_the_line_is_cut_out_as_in_the_data_set(line):
+def test_one_photo_of_the_line_is_cut_out_as_in_the_data_set(line, empty):
     from helpers.archives import Archive
 
     dataset, _ = line
-    empty = crops.empty_views(dataset)
     found = crops.find(dataset, empty, 1.5).catalog
     with Archive(dataset.path) as archive:
         for row in found.itertuples():
@@ -79,9 +83,8 @@ def test_one_photo_of_the_line_is_cut_out_as_in_the_data_set(line):
             assert crops.crop_of(photo, empty[row.view], 1.5) == row.crop
 
 
-def test_a_view_without_an_empty_one_keeps_its_whole_photos(line):
+def test_a_view_without_an_empty_one_keeps_its_whole_photos(line, empty):
     dataset, _ = line
-    empty = crops.empty_views(dataset)
     found = crops.find(dataset, {"side": empty["side"]}, 1.0).catalog
     assert found.loc[found["view"] == "top", "crop"].tolist() == [Crop(0, 0, 320, 180)] * 9
 
@@ -123,9 +126,9 @@ def test_a_view_without_photos_to_learn_from_is_not_cut_out(line):
     assert crops.empty_views(dataset._replace(catalog=catalog)).keys() == {"side"}
 
 
-def test_maps_are_laid_where_they_were_cut_out_and_keep_their_sum(line):
+def test_maps_are_laid_where_they_were_cut_out_and_keep_their_sum(line, empty):
     dataset, places = line
-    found = crops.find(dataset, crops.empty_views(dataset), 1.0)
+    found = crops.find(dataset, empty, 1.0)
     maps = np.ones((len(places), 16, 16))
     whole = crops.to_photos(maps, found.catalog, 90, 160)  # photos at half their size
     assert whole.sum((1, 2)) == pytest.approx(256, rel=1e-4)
@@ -178,22 +181,26 @@ def turned(make_dataset, tmp_path_factory):
     return make_dataset(tmp_path_factory.mktemp("turned") / "data.zip", pictures), places
 
 
-def test_flat_things_lie_straight_in_what_is_loaded(turned):
+@pytest.fixture(scope="module")
+def found(turned):
+    """The turned things, cut out."""
+    dataset, _ = turned
+    return crops.find(dataset, crops.empty_views(dataset), 2.0)
+
+
+def test_flat_things_lie_straight_in_what_is_loaded(turned, found):
     dataset, places = turned
-    empty = crops.empty_views(dataset)
-    found = crops.find(dataset, empty, 2.0)
     assert [crop.degrees for crop in found.catalog["crop"]] == pytest.approx([angle for angle, _ in places], abs=2)
     pixels = load_images(found, 36, 72)  # the rim is six pixels wide, or three, and the thing is found up to two
     assert (pixels[:, 0, 8:-8, 12:30] > 180).all()
     assert (pixels[:, 1, 8:-8, 12:30] < 90).all()
     assert (pixels[:, :, 8:-8, 42:-12] > 160).all()
-    upright = crops.find(dataset, {"top": empty["top"] | {"straighten": False}}, 2.0)
+    upright = crops.find(dataset, {"top": found.empty["top"] | {"straighten": False}}, 2.0)
     assert {crop.degrees for crop in upright.catalog["crop"]} == {0}
 
 
-def test_maps_of_what_was_turned_lie_where_the_thing_lies(turned):
-    dataset, places = turned
-    found = crops.find(dataset, crops.empty_views(dataset), 2.0)
+def test_maps_of_what_was_turned_lie_where_the_thing_lies(turned, found):
+    _, places = turned
     maps = np.zeros((len(places), 36, 72))
     maps[:, 3:-3, 6:-6] = 1  # what is left when the rim is taken away: the thing
     for values, (_, thing) in zip(crops.to_photos(maps, found.catalog, 180, 320), places, strict=True):
@@ -220,9 +227,8 @@ def test_what_lies_outside_the_outline_is_hidden(degrees):
     assert (part[:, ~hidden] == torch.tensor([200, 100, 50])[:, None]).all()
 
 
-def test_what_is_shown_is_known_in_the_whole_photo(turned):
+def test_what_is_shown_is_known_in_the_whole_photo(turned, found):
     dataset, places = turned
-    found = crops.find(dataset, crops.empty_views(dataset), 2.0)
     for mask, (_, thing) in zip(crops.shown(found.catalog, 180, 320), places, strict=True):
         assert mask[ndimage.binary_erosion(thing)].all()
         assert not mask[~ndimage.binary_dilation(thing, iterations=6)].any()

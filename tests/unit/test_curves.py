@@ -82,7 +82,9 @@ def test_reliability_has_a_diagonal_to_compare_with():
 def test_costs_show_what_each_way_costs_and_finds():
     thresholds = pd.DataFrame({"cost": [100.0, 40, 90], "found": [1.0, 0.8, 0], "alarms": [1.0, 0.1, 0]}, [0, 0.5, 1])
     ways = pd.DataFrame({"cost": [30.0], "found": [0.9], "alarms": [0.05]}, ["chosen"])
-    cost, trade = curves.costs(thresholds, ways, "What each costs").axes
+    cost, trade = curves.costs(thresholds, ways, "torn", "What each costs").axes
+    assert cost.get_xlabel() == "threshold on the probability of torn"
+    assert trade.get_ylabel() == "share of torn, found or inspected"
     assert cost.lines[0].get_xydata().tolist() == [[0, 100], [0.5, 40], [1, 90]]
     assert cost.lines[1].get_ydata() == [30, 30]
     assert trade.lines[0].get_xydata().tolist() == [[1, 1], [0.1, 0.8], [0, 0]]
@@ -109,4 +111,6 @@ def test_deletion_and_insertion_are_drawn_for_each_method_with_their_means():
     deletion, insertion = figure.axes
     assert deletion.lines[0].get_xydata().tolist() == [[0, 1], [0.5, 0.5], [1, 0]]
     assert insertion.lines[0].get_ydata().tolist() == [0, 0.5, 1]
+    assert deletion.get_xlabel() == "share of the pixels taken away"
+    assert insertion.get_xlabel() == "share of the pixels put back"
     assert [text.get_text() for text in deletion.get_legend().get_texts()] == ["one: 0.50", "two: 0.10"]

@@ -197,6 +197,7 @@ def test_without_validation_data_there_is_no_decision():
         ((0.3, NEVER), "pass below 0.30 probability of torn, inspect the rest"),
         ((0.0, 0.7), "reject from 0.70 on, inspect the rest"),
         ((0.0, NEVER), "inspect everything"),
+        ((0.0, 0.0), "reject everything, whatever the probability of torn"),
         ((NEVER, NEVER), "pass everything, whatever the probability of torn"),
     ],
 )

@@ -1,7 +1,9 @@
 import pytest
 import torch
+from torch import nn
+from torchvision.ops import StochasticDepth
 
-from helpers import distributed, networks
+from helpers import distributed
 
 
 def test_alone_a_process_has_the_whole_of_everything():
@@ -13,13 +15,13 @@ def test_alone_a_process_has_the_whole_of_everything():
     assert torch.equal(distributed.gather(rows, 5), rows)
     assert torch.equal(distributed.total(rows), rows)
     assert distributed.chances(3, 2, device=torch.device("cpu")).shape == (3, 2)
-    module = torch.nn.Linear(2, 2)
+    module = nn.Linear(2, 2)
     assert distributed.parallel(module) is module
     assert distributed.start(torch.device("cpu")) == torch.device("cpu")
 
 
 def test_layers_see_whole_batches_only_for_a_while():
-    network = networks.build("efficientnet_b0", 2, "none")
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5), StochasticDepth(0.5, "row"))
     kinds = [type(layer) for layer in network.modules()]
     with distributed.whole_batches(network):
         assert {type(layer).__name__ for layer in network.modules()} >= {"_BatchNorm", "_Dropout", "_StochasticDepth"}
@@ -33,6 +35,18 @@ def test_dropout_keeps_the_mean_and_drops_its_share():
     assert values.unique().tolist() == pytest.approx([0, 1 / 0.75])
     assert (values == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
     assert torch.equal(layer.eval()(values), values)
+
+
+def test_each_image_meets_the_same_chance_however_many_processes_share_the_batch(monkeypatch):
+    monkeypatch.setattr(distributed, "processes", lambda: 2)
+    monkeypatch.setattr(distributed, "total", lambda count: torch.tensor(5))
+    parts = []
+    for rank in range(2):
+        monkeypatch.setattr(distributed, "share", lambda rows, rank=rank: rows.tensor_split(2)[rank])
+        torch.manual_seed(0)
+        parts.append(distributed.chances((3, 2)[rank], 4, device=torch.device("cpu")))
+    torch.manual_seed(0)
+    torch.testing.assert_close(torch.cat(parts), torch.rand(5, 4))
 
 
 def test_dropout_that_drops_nothing_draws_nothing():

@@ -19,10 +19,11 @@ def four():
 
 def test_predictions_name_the_likeliest_class_and_how_sure_it_is():
     catalog = pd.DataFrame(
-        {"path": ["a.jpg", "b.jpg"], "item": ["a", "b"], "view": "", "label": "good", "split": "test"}, index=[7, 3]
+        {"path": ["a.jpg", "b.jpg"], "item": ["a", "b"], "group": "3", "view": "", "label": "good"}, index=[7, 3]
     )
     table = evaluation.predictions(catalog, np.array([[0.25, 0.75], [0.6, 0.4]]), CLASSES)
-    assert table.columns.tolist() == ["path", "item", "view", "label", "predicted", "confidence", "bad", "good"]
+    columns = ["path", "item", "group", "view", "label", "predicted", "confidence", "bad", "good"]
+    assert table.columns.tolist() == columns
     assert table["path"].tolist() == ["a.jpg", "b.jpg"]
     assert table["predicted"].tolist() == ["good", "bad"]
     assert table["confidence"].tolist() == [0.75, 0.6]
@@ -31,7 +32,7 @@ def test_predictions_name_the_likeliest_class_and_how_sure_it_is():
 
 @pytest.mark.parametrize("shape", [(1, 2), (2, 3), (2,)])
 def test_probabilities_of_another_shape_are_refused(shape):
-    catalog = pd.DataFrame({"path": ["a", "b"], "item": ["a", "b"], "view": "", "label": "good"})
+    catalog = pd.DataFrame({"path": ["a", "b"], "item": ["a", "b"], "group": "3", "view": "", "label": "good"})
     with pytest.raises(ValueError, match=rf"\({shape[0]}.* probabilities for 2 images and 2 classes"):
         evaluation.predictions(catalog, np.zeros(shape), CLASSES)
 
@@ -153,9 +154,9 @@ def test_the_headline_counts_all_views_as_one_and_a_rare_class_as_much_as_a_freq
     assert found["tested"] == 4
 
 
-def test_views_of_one_item_do_not_count_as_two_cases():
+def test_views_of_one_item_and_items_that_look_the_same_do_not_count_as_two_cases():
     right = pd.DataFrame({"label": ["a"] * 20, "predicted": ["a"] * 16 + ["b"] * 4})
-    right["item"] = [f"item{number}" for number in range(20)]
+    right["group"] = [str(number) for number in range(20)]
     once = evaluation.headline(right, ["a", "b"], seed=0)
     twice = evaluation.headline(pd.concat([right, right], ignore_index=True), ["a", "b"], seed=0)
     assert (once["accuracy low"], once["accuracy high"]) == tuple(uncertainty.wilson(16, 20))

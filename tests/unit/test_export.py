@@ -10,14 +10,14 @@ from helpers import cards, export, networks
 OLD = pytest.mark.skipif(torch.__version__.startswith("2.6."), reason="its exporter needs a scale in every norm")
 FAST_RESNET = pytest.param("fast_resnet", marks=OLD)
 NORMALIZATION = {"mean": [0.4, 0.5, 0.6], "deviation": [0.2, 0.25, 0.3]}
+CARD = {"input": {"height": 32, "width": 48}, "normalization": NORMALIZATION, "temperature": 1.7, "mirrored": False}
 
 
 @pytest.fixture(scope="module", params=["small_cnn", FAST_RESNET, "mobilenet_v3_small"])
 def model(request):
     torch.manual_seed(0)
-    card = {"input": {"height": 32, "width": 48}, "normalization": NORMALIZATION, "temperature": 1.7, "mirrored": False}
     network = networks.build(request.param, 3, "none")
-    return cards.Model(network.eval(), card)
+    return cards.Model(network.eval(), CARD)
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,6 @@ def test_the_file_gives_the_probabilities_of_pytorch_for_any_number_of_images(mo
     for count in (1, 35):
         checked = export.check(exported, model, noise(count), np.arange(count))
         assert checked.difference < 1e-5
-        assert checked.onnx_ms > 0
-        assert checked.torch_ms > 0
 
 
 def test_normalization_and_temperature_are_inside(model, exported):
@@ -49,10 +47,10 @@ def test_normalization_and_temperature_are_inside(model, exported):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_both_looks_are_inside_where_the_card_says_so(model, tmp_path):
+def test_both_looks_are_inside_where_the_card_says_so(tmp_path):
     import onnxruntime
 
-    twice = cards.Model(model.network, model.card | {"mirrored": True})
+    twice = cards.Model(networks.build("small_cnn", 3, "none").eval(), CARD | {"mirrored": True})
     path, pixels = export.to_onnx(twice, tmp_path / "twice.onnx"), noise(2)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     found, of_mirrored = (session.run(None, {"pixels": one.float().numpy()})[0] for one in (pixels, pixels.flip(3)))
@@ -66,18 +64,18 @@ def test_its_opset_is_the_stated_one_and_all_is_in_one_file(exported):
     assert [path.name for path in exported.parent.iterdir()] == ["model.onnx"]
 
 
-def test_without_the_extra_it_says_what_to_install(model, tmp_path, monkeypatch):
+def test_without_the_extra_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RuntimeError, match=r"pip install onnx"):
-        export.to_onnx(model, tmp_path / "model.onnx")
+        export.to_onnx(cards.Model(torch.nn.Identity(), CARD), tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_network_that_cannot_be_exported_leaves_nothing_behind(model, tmp_path):
+def test_a_network_that_cannot_be_exported_leaves_nothing_behind(tmp_path):
     class Odd(torch.nn.Module):
         def forward(self, images):
             return json.loads("[")
 
     with pytest.raises(RuntimeError, match=r"cannot be written as ONNX: Expecting value.*\. Newer torch"):
-        export.to_onnx(cards.Model(Odd(), model.card), tmp_path / "model.onnx")
+        export.to_onnx(cards.Model(Odd(), CARD), tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -110,6 +110,7 @@ def test_maps_of_a_spoilt_network_are_not_like_those_of_the_true_one(subject):
     assert faithfulness.likeness(true, true, visible).tolist() == pytest.approx([1, 1])
     assert (faithfulness.likeness(true, other, visible) < 0.5).all()
     assert faithfulness.likeness(true, np.ones_like(true), visible).tolist() == [0, 0]
+    assert np.isnan(faithfulness.likeness(np.ones_like(true), true, visible)).all()  # no map that could change
 
 
 def test_what_is_hidden_makes_no_maps_alike():

@@ -1,8 +1,11 @@
+import io
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from helpers import images
 from helpers.archives import Archive, write_zip
@@ -27,6 +30,16 @@ def test_a_plain_image_stays_plain_when_it_is_resized(dataset):
     assert loaded.shape == (32, 3, 7, 50)
     assert (loaded == loaded[:, :, :1, :1]).all()
     assert loaded[0, :, 0, 0].tolist() == [0, 0, 255]
+
+
+def test_one_photo_becomes_pixels_or_says_why_not():
+    buffer = io.BytesIO()
+    Image.new("RGB", (6, 4), (10, 20, 30)).save(buffer, "PNG")
+    pixels = images.to_pixels(buffer.getvalue(), "a.png", 2, 3)
+    assert (pixels.shape, pixels.dtype) == ((3, 2, 3), torch.uint8)
+    assert pixels[:, 1, 2].tolist() == [10, 20, 30]
+    with pytest.raises(PhotoError, match="not an image"):
+        images.to_pixels(b"no", "a.png", 2, 3)
 
 
 def test_other_proportions_are_squeezed_so_that_nothing_at_the_edge_is_lost(make_dataset, tmp_path):

@@ -1,10 +1,17 @@
 import json
+import subprocess
+import sys
+import types
+from itertools import pairwise
 
 import pytest
+import torch
 
-from helpers import cards, launch
+from helpers import cards, images, launch
+from helpers.recipes import Phase, Recipe
 
 RECIPE = {"phases": [["short", "all", 1, 0.01]], "keep_norms": False}
+SAYS = "print('epoch   1/2', 'of torchrun', sep='\\n', flush=True); raise ValueError('no such file')"
 SMALL = ["--architecture", "small_cnn", "--weights", "none", "--image-height", "16", "--image-width", "16"]
 SMALL += ["--device", "cpu", "--recipe", json.dumps(RECIPE)]
 
@@ -28,6 +35,56 @@ def test_the_command_cuts_photos_out_where_it_is_asked_to(command, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["cut.zip"]
     with pytest.raises(ValueError, match="--crop: no view is called below; there are side, top"):
         command("none.zip", "--crop", "below")
+
+
+@pytest.mark.parametrize(
+    ("weights", "phases", "keep_norms"),
+    [
+        ("none", [Phase("from nothing", "all", 24, 1e-3)], False),
+        ("body.pth", [Phase("head", "head", 4), Phase("fine-tuning", "last stage", 12, 2e-4)], True),
+    ],
+)
+def test_without_a_recipe_the_command_fine_tunes_what_has_weights(
+    dataset, tmp_path, monkeypatch, weights, phases, keep_norms
+):
+    asked = {}
+    monkeypatch.setattr(launch.training, "fit", lambda *what, folder: asked.update(recipe=what[5]) or sys.exit())
+    options = [*SMALL[:2], "--weights", weights, *SMALL[4:-2]]
+    monkeypatch.setattr("sys.argv", ["helpers.launch", str(dataset.path), str(tmp_path / "a.zip"), *options])
+    with pytest.raises(SystemExit):
+        launch.main()
+    assert (asked["recipe"].phases, asked["recipe"].keep_norms) == (phases, keep_norms)
+
+
+def test_a_notebook_hands_on_what_was_cut_out_and_tells_why_its_processes_failed(
+    dataset, tmp_path, monkeypatch, capsys
+):
+    asked = []
+
+    def failing(command, **options):
+        asked.extend(command)
+        return subprocess.Popen([sys.executable, "-c", SAYS], **options)
+
+    monkeypatch.setattr(launch, "subprocess", types.SimpleNamespace(**vars(subprocess) | {"Popen": failing}))
+    cut = dataset._replace(empty={"top": {}})
+    what = (
+        "small_cnn",
+        "none",
+        cut,
+        images.load_images(dataset, 20, 32),
+        ["side", "top"],
+        Recipe([Phase("short", "all", 1, 0.01)], 8, 0),
+    )
+    with pytest.raises(RuntimeError, match=r"(?s)in several processes failed:.*ValueError: no such file"):
+        launch.fit_together(*what, torch.device("cpu"), folder=tmp_path, processes=3)
+    assert capsys.readouterr().out == "epoch   1/2\n"
+    told = dict(pairwise(asked))
+    assert [told[name] for name in ("--nproc-per-node", "--crop", "--image-height", "--image-width")] == [
+        "3",
+        "top",
+        "20",
+        "32",
+    ]
 
 
 def test_checkpoints_stay_in_the_folder_that_was_given_for_them(command, tmp_path, capsys):

@@ -7,6 +7,7 @@ from matplotlib.container import BarContainer
 from matplotlib.patches import Rectangle
 
 from helpers import evaluation, fusing, plots
+from helpers.calibration import NEVER
 
 CLASSES = ["damaged", "intact"]
 
@@ -51,7 +52,7 @@ def predicted():
         columns=["item", "view", "label", "p"],
     )
     probabilities = np.stack([table["p"], 1 - table["p"]], 1)
-    return evaluation.predictions(table.assign(path=table["item"]), probabilities, CLASSES)
+    return evaluation.predictions(table.assign(path=table["item"], group=table["item"]), probabilities, CLASSES)
 
 
 def test_a_class_has_one_color_and_no_other_class_has_it():
@@ -223,6 +224,11 @@ def test_region_shares_stand_beside_the_share_of_the_area():
     figure.draw_without_rendering()
 
 
+def test_without_regions_there_is_a_note_instead_of_bars():
+    figure = plots.region_shares(pd.DataFrame(columns=["network", "view", "region", "attribution", "area"]), "Inside")
+    assert "No region is known" in " ".join(text.get_text() for axis in figure.axes for text in axis.texts)
+
+
 def test_the_ways_to_learn_show_what_is_frozen_in_each():
     figure = plots.ways_to_learn(3, frozen=2)
     (axis,) = figure.axes
@@ -258,5 +264,7 @@ def test_answers_show_photo_attribution_and_the_probability_of_each_class():
     assert [bar.get_width() for bar in bars.patches] == [0.6, 0.4]
     assert texts(bars) == ["60%", "40%"]
     assert bars.lines[0].get_xdata()[0] == 0.7
+    *_, never = plots.answers(photos(1), [np.ones((6, 10))], table, CLASSES, NEVER, "Mine").axes
+    assert (len(never.lines), never.get_xlabel()) == (0, "probability")
     assert len(heated.images) == 3
     figure.draw_without_rendering()

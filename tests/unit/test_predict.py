@@ -1,5 +1,4 @@
 import base64
-import copy
 import io
 import math
 import os
@@ -78,15 +77,6 @@ def test_it_pays_to_look_twice_where_the_mirror_image_is_called_better():
         model = carded(network, unscaled, mirrored=pays)
         expected = predict.probabilities(model, pixels, np.arange(1), CPU)
         np.testing.assert_array_equal(probabilities, expected)
-
-
-@pytest.mark.parametrize("mode", [True, False])
-def test_predict_leaves_the_mode_and_the_statistics(mode):
-    network = small().train(mode)
-    before = copy.deepcopy(network.state_dict())
-    predict.probabilities(carded(network), noise(4), np.arange(4), CPU)
-    assert all(layer.training is mode for layer in network.modules())
-    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -443,6 +433,7 @@ def test_the_command_writes_a_table_and_says_how_fast_it_was(command, tmp_path, 
     assert "2 photos of 2 items in " in printed
     assert "images a second" in printed
     assert "Left out: 3.png: not an image" in printed
+    assert "Answers: 2 sure, 0 not sure, 1 without one" in printed
     assert "No actions: this network has no decision by cost, which 02-ModelTraining makes for a defect" in printed
     assert pd.read_csv(output)["item"].tolist() == ["1.png", "2.png", "3.png"]
     assert {path.name for path in tmp_path.iterdir()} == {"models.zip", "photos", "decisions.csv"}
@@ -452,6 +443,14 @@ def test_the_command_counts_the_actions(command, capsys):
     decision = {"defect": "red", "views": [], "pass_below": 0.0, "reject_from": 0.0}  # all that can be read
     command({"1.png": BLUE_PHOTO, "2.png": RED_PHOTO, "3.png": b"text"}, decision=decision)
     assert "Actions: 0 pass, 1 inspect, 2 reject" in capsys.readouterr().out
+
+
+def test_the_command_names_the_items_to_look_at(command, capsys):
+    decision = {"defect": "red", "views": ["side", "top"], "pass_below": 0.0, "reject_from": 0.0}
+    command({"1_side.png": BLUE_PHOTO}, decision=decision, views=["side", "top"])
+    printed = capsys.readouterr().out
+    assert "Look at 1: top is missing" in printed
+    assert "Actions: 0 pass, 1 inspect, 0 reject" in printed
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems know no such names")

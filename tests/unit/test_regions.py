@@ -34,13 +34,22 @@ def test_shares_count_what_speaks_for_the_answer_alone():
 def test_the_pointing_game_asks_for_the_pixel_that_counts_most():
     assert regions.pointed(MAPS, LEFT).tolist() == [False, True]
     assert regions.pointed(MAPS, CORNER).tolist() == [True, False]
+    assert regions.pointed(0 * MAPS, ~CORNER).tolist() == [False, False]  # nothing counts most
 
 
 def test_the_overlap_is_that_of_as_many_pixels_as_the_region_has():
     # first image: the two that count most are the corner and, of equals, the last; one of them is on the left
-    assert regions.ious(MAPS, LEFT).tolist() == pytest.approx([1 / 3, 1 / 3])
-    assert regions.ious(MAPS, CORNER).tolist() == [1.0, 0.0]
-    assert regions.ious(LEFT.astype(float), LEFT).tolist() == [1.0, 1.0]
+    seen = np.ones_like(LEFT)
+    assert regions.ious(MAPS, LEFT, seen).tolist() == pytest.approx([1 / 3, 1 / 3])
+    assert regions.ious(MAPS, CORNER, seen).tolist() == [1.0, 0.0]
+    assert regions.ious(LEFT.astype(float), LEFT, seen).tolist() == [1.0, 1.0]
+    assert regions.ious(0 * MAPS, ~CORNER, seen).tolist() == [0.0, 0.0]
+
+
+def test_what_was_never_seen_does_not_come_before_what_speaks_against_the_class():
+    maps = np.array([[[3.0, 0.0], [-1.0, 0.0]]])  # the right half was not seen
+    assert regions.ious(maps, LEFT[:1], LEFT[:1]).tolist() == [1.0]
+    assert regions.ious(maps, LEFT[:1], np.ones_like(LEFT[:1])).tolist() == pytest.approx([1 / 3])
 
 
 def test_the_region_table_sets_attribution_beside_area_and_leaves_out_what_an_image_has_not():

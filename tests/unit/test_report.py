@@ -24,12 +24,12 @@ def write(path, *cells):
     return path
 
 
-@pytest.fixture
-def notebook(tmp_path):
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory):
     """An executed notebook with a badge, a picture and two findings."""
     findings = new_output("display_data", {"text/markdown": "- **9 of 10** are right\nby the way\n- `a < b`"})
     return write(
-        tmp_path / "01-First.ipynb",
+        tmp_path_factory.mktemp("executed") / "01-First.ipynb",
         new_markdown_cell(f"# 01 First: is it & <so>?\n\n{BADGE}\n\nThe question."),
         executed("1 + 1", [new_output("display_data", {"image/png": PICTURE})]),
         executed("found()", [findings], tags=["findings"]),
@@ -37,11 +37,11 @@ def notebook(tmp_path):
     )
 
 
-@pytest.fixture
-def written(notebook, tmp_path):
+@pytest.fixture(scope="module")
+def written(notebook):
     """(index, page) of its report."""
-    index = report.write_report([notebook], tmp_path / "report")
-    return index.read_text(), (tmp_path / "report" / "01-First.html").read_text()
+    index = report.write_report([notebook], notebook.parent / "report")
+    return index.read_text(), index.with_name("01-First.html").read_text()
 
 
 def test_a_page_has_its_outputs_and_its_code_a_tick_away(written):

@@ -37,12 +37,12 @@ class Server(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def content(tmp_path):
-    return write_zip(tmp_path / "served.zip", [("red/a.jpg", b"photo" * 1000)]).read_bytes()
+@pytest.fixture(scope="module")
+def content(tmp_path_factory):
+    return write_zip(tmp_path_factory.mktemp("served") / "served.zip", [("red/a.jpg", b"photo" * 1000)]).read_bytes()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def address(content):
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Server, content))
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))  # seconds until it sees that it shall end

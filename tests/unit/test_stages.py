@@ -16,7 +16,6 @@ FAMILIES = {  # one of each, at a size that it takes
     "mobilenet_v3_small": 64,
     "regnet_y_400mf": 64,
     "resnet18": 64,
-    "resnet50": 64,
     "shufflenet_v2_x0_5": 64,
     "small_cnn": 64,
     "squeezenet1_1": 64,
@@ -61,7 +60,7 @@ def test_the_head_is_the_layer_of_the_logits_and_the_stages_count_up_to_it(netwo
     assert last == "head"
     assert names == [f"stage {number}" for number in range(1, len(names) + 1)]
     assert len(names) == 1 if network.tested_name in IN_ONE_PIECE else len(names) >= 3
-    assert sum(parameter.numel() for parameter in parts["head"].parameters()) % 3 == 0  # classes
+    assert parts["head"][0].weight.shape[0] == 3  # classes
     assert parts["head"][0].weight is network.get_submodule(stages.head_name(network)).weight
 
 
