@@ -6,13 +6,12 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image, ImageFilter
-from sets import SHARED, beside, raw, run
+from sets import MOBILENET, beside, raw, run
 
 from helpers import cards, catalog, predict
 from helpers.archives import Archive
 
-ARCHITECTURES = ["mobilenet_v2", "squeezenet1_1"]
-METHODS = ["Integrated Gradients", "Grad-CAM", "occlusion", "gradients"]  # the noise tunnel takes as long as all others
+METHODS = ["Integrated Gradients", "Grad-CAM", "gradients"]  # the others take as long as all the rest
 
 pytestmark = beside
 
@@ -28,8 +27,8 @@ def folder(tmp_path_factory):
         "02-ModelTraining",
         data_archive=data,
         output_archive=models,
-        architectures=ARCHITECTURES,
-        weights={name: str(SHARED / "weights" / f"{name}-imagenet.pth") for name in ARCHITECTURES},
+        architectures=[MOBILENET["architecture"]],
+        weights=MOBILENET["weights"],
         image_height=192,
         image_width=192,
         head_copies=2,
@@ -43,7 +42,6 @@ def folder(tmp_path_factory):
         data_archive=data,
         models_archive=models,
         output_table=str(folder / "attribution.csv"),
-        only_networks=ARCHITECTURES[:1],
         methods=METHODS,
         images_per_view=2,
         tested_per_network=1,
