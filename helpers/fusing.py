@@ -39,7 +39,7 @@ def with_fused(images: pd.DataFrame, classes: list[str], weights: dict[str, floa
 
 
 def learn(images: pd.DataFrame, classes: list[str]) -> dict[str, float]:
-    """The weight of each view that gives fused items the lowest log loss, regularized towards 1.
+    """The weight of each view that gives fused items the lowest log loss, regularized toward 1.
 
     images: predictions for validation images.
     """

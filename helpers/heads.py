@@ -1,4 +1,4 @@
-"""The head of a network on frozen features: a convex problem, solved rather than stepped towards."""
+"""The head of a network on frozen features: a convex problem, solved rather than stepped toward."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class RandomShift(nn.Module):
 class Whitening(nn.Module):
     """Each patch of 2 x 2 px as 24 numbers that do not predict each other: (N, 3, H, W) to (N, 24, H - 1, W - 1).
 
-    Neighbouring pixels are nearly the same, so what tells them apart is small and learned late. Twelve filters, found
+    Neighboring pixels are nearly the same, so what tells them apart is small and learned late. Twelve filters, found
     in the first batch of the training, bring all that differs to one scale; twelve more are their negatives, because
     an activation keeps one sign only. The filters stay as they are, and a shift learns.
     Source: Jordan (2024), 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, section 3.2.

@@ -24,7 +24,7 @@ class Phase(NamedTuple):
 
     name: another one for each phase of a recipe, for the history tells them apart by it.
     train: "head", "last stage" (and the head), "all", or the name of the first stage that learns (`stages.stages`).
-    epochs: how often each image is seen. The head alone is not stepped towards but solved, on that many copies of each
+    epochs: how often each image is seen. The head alone is not stepped toward but solved, on that many copies of each
     image, the first as it is and the others augmented; learning_rate has no meaning there.
     """
 
