@@ -30,11 +30,11 @@ SIZE = 64
 RECIPE = Recipe([Phase("head", "head", 1), Phase("last", "last stage", 1, 1e-4)], 64, seed=0, copies=1)
 PAGE = """# Large sets
 
-Synthetic photos of {size} x {size} px, from a raw zip to a trained network: prepared (checked, split, stored), decoded, and
-trained (ResNet-18 from random weights: the frozen part run once, the head solved, one epoch of the last stage).
-Arrays of more than {limit} MiB are kept in files. This limit is set low here, so that the larger sets exceed it: pixels and
-activations are streamed, and only the table and the thumbnails used to find look-alikes grow with the set. Each size
-runs in a process of its own.
+Synthetic photos of {size} x {size} px, from a raw zip to a trained network: prepared (checked, split, stored), decoded,
+and trained (ResNet-18 from random weights: the frozen part run once, the head solved, one epoch of the last stage).
+Arrays of more than {limit} MiB are kept in files. This limit is set low here, so that the larger sets exceed it: pixels
+and activations are streamed, and only the table and the thumbnails used to find look-alikes grow with the set. Each
+size runs in a process of its own.
 
 {table}
 

@@ -35,8 +35,8 @@ file, {epochs} epochs of 224 x 224 px. Seconds count from the photos on disk to 
 
 ![Seconds of each](benchmarks.png)
 
-No head-only run can take less than {floor:.2f} s, the time for decoding and one pass of the frozen network at its measured
-rate; ours takes {over:.2f} times that."""
+No head-only run can take less than {floor:.2f} s, the time for decoding and one pass of the frozen network at its
+measured rate; ours takes {over:.2f} times that."""
 VGG = """\
 4 epochs on 400 images of 224 x 224 px, from random weights; plain: the same epochs as the usual loop, float32, the
 frozen part run anew in each.
