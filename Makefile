@@ -18,8 +18,8 @@ PAPERMILL := $(EXPORT) $(BIN)/papermill --log-output --no-progress-bar --cwd .
 # Your own photos take the place of the sample, and get networks that start from ImageNet. What starts from nothing
 # needs larger steps, and learns from smaller pictures as well.
 RAW_DATA ?= $(if $(wildcard transfer/raw-data.zip),transfer/raw-data.zip,sample)
-WEIGHTS ?= $(if $(filter sample,$(RAW_DATA)),none,imagenet)
-ifeq ($(WEIGHTS),none)
+START := $(or $(WEIGHTS),$(if $(filter sample,$(RAW_DATA)),none,imagenet))
+ifeq ($(START),none)
 ARCHITECTURES ?= [small_cnn, mobilenet_v3_small]
 TRAINING ?= -y '{image_height: 104, image_width: 160, batch_size: 16, fine_tuning_epochs: 24, fine_tuning_rate: 0.002}'
 else
@@ -49,7 +49,7 @@ run: $(READY)
 	@$(PAPERMILL) notebooks/01-DataPreparation.ipynb report/01-DataPreparation.ipynb -r raw_data '$(RAW_DATA)'
 	@echo "2 of 4  Training"
 	@$(PAPERMILL) notebooks/02-ModelTraining.ipynb report/02-ModelTraining.ipynb \
-		-y '{architectures: $(ARCHITECTURES), weights: $(WEIGHTS)}' $(TRAINING) $(PARAMETERS) $(DEFECT_SET)
+		-y '{architectures: $(ARCHITECTURES), weights: $(START)}' $(TRAINING) $(PARAMETERS) $(DEFECT_SET)
 	@echo "3 of 4  Explaining"
 	@$(PAPERMILL) notebooks/03-ModelInterpretability.ipynb report/03-ModelInterpretability.ipynb \
 		$(DEFECT_SET)
@@ -92,6 +92,7 @@ lint: $(READY)
 
 # make results PACKAGES=packages.zip WEIGHTS='{mobilenet_v2: file.pth}'  accuracy and attribution, docs/results.md (an hour and a half)
 results: $(READY)
+	@test -n "$(PACKAGES)" -a -n "$(WEIGHTS)" || { echo "make results PACKAGES=packages.zip WEIGHTS='{mobilenet_v2: file.pth}'"; exit 1; }
 	@$(EXPORT) $(BIN)/python benchmarks/packages.py '$(PACKAGES)' --weights '$(WEIGHTS)' \
 		--training '{fine_tuning_epochs: 18, folds: 5, repeats: 3}'
 
@@ -103,6 +104,7 @@ results-series: $(READY)
 
 # make bench PHOTOS=trashnet.zip WEIGHTS=mobilenet_v2.pth CIFAR=cifar10.zip  speed against others, docs/benchmarks.md (an hour)
 bench: $(READY)
+	@test -n "$(PHOTOS)" -a -n "$(WEIGHTS)" || { echo "make bench PHOTOS=trashnet.zip WEIGHTS=mobilenet_v2.pth"; exit 1; }
 	@PATH="$$PATH:$(CURDIR)/$(BIN)" uv pip install --python $(BIN)/python --quiet --constraint constraints.txt --editable '.[bench]'
 	@$(EXPORT) $(BIN)/python benchmarks/speed.py '$(PHOTOS)' '$(WEIGHTS)' $(if $(CIFAR),--cifar '$(CIFAR)') $(if $(PARTS),--parts $(PARTS))
 

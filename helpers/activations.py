@@ -20,7 +20,7 @@ from torch import nn
 
 from helpers import arrays, compute, distributed
 from helpers.arrays import Array
-from helpers.images import Examples, augment, batches, chances, normalize
+from helpers.images import Examples, augment, batches, normalize, random_numbers
 
 MOST_COPIES = 3  # of each image: more add little to what is learned, and each costs a pass of the frozen part
 _BATCH_SIZE = 32
@@ -49,16 +49,13 @@ class Remembered(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """How images are augmented and normalized, on which device, and where activations go: memory up to a limit, or a
-    folder.
-    """
+    """How images are augmented and normalized, on which device, and where activations go that memory does not hold."""
 
     seed: int
     augmentation: str
     normalization: dict[str, list[float]]
     device: torch.device
     cache: Path
-    memory_bytes: int = arrays.MEMORY_BYTES
 
 
 def prepare(
@@ -82,7 +79,7 @@ def prepare(
     wanted = copies_wanted(epochs, copies)
     run = compute.inference(frozen, setting.device)
     needed, room = _bytes_needed(run, examples, setting, wanted), distributed.from_first(_room(setting.cache))
-    if wanted and needed <= max(setting.memory_bytes, room / 2):
+    if wanted and needed <= max(arrays.MEMORY_BYTES, room / 2):
         return inputs_from(remember(frozen, examples, setting, wanted, report), examples, setting)
     why = f"{wanted} copies take {_readable(needed)}, and {_readable(room)} are free" if wanted else "as asked"
     report(f"The frozen part runs anew in every epoch: {why}")
@@ -98,20 +95,20 @@ def fits(frozen: nn.Module, examples: Examples, setting: Setting, copies: int) -
     """Whether anything is frozen, and what it gives fits into memory."""
     if not any(True for _ in frozen.parameters()):
         return False
-    return _bytes_needed(compute.inference(frozen, setting.device), examples, setting, copies) <= setting.memory_bytes
+    return _bytes_needed(compute.inference(frozen, setting.device), examples, setting, copies) <= arrays.MEMORY_BYTES
 
 
 def remember(
     frozen: nn.Module, examples: Examples, setting: Setting, copies: int, report: Callable[[str], None] = print
 ) -> Remembered:
-    """What the frozen part gives for each copy of each training image (see `images.chances`) and each validation image.
+    """What the frozen part gives for each copy of each training image (see `images.augment`) and each validation image.
 
-    All stay in memory up to the setting's limit, else in files, whose names are digests of all that the values depend
+    All stay in memory up to `arrays.MEMORY_BYTES`, else in files, whose names are digests of all that the values depend
     on: another weight, pixel or setting has another file. Several processes share the work.
     """
     run = compute.inference(frozen, setting.device)
     needed = _bytes_needed(run, examples, setting, copies)
-    digest = _digest(frozen) if needed > setting.memory_bytes else ""
+    digest = _digest(frozen) if needed > arrays.MEMORY_BYTES else ""
     count = copies * len(examples.train) + len(examples.validation)
     place = setting.cache if digest else "memory"
     report(
@@ -144,7 +141,7 @@ def of_rows(stored: Remembered, examples: Examples) -> Remembered:
 
 def _live(run: Function, examples: Examples, setting: Setting, copies: int) -> Inputs:
     images, train, validation = _near(examples.images, setting), *map(torch.as_tensor, examples[2:])
-    drawn = lru_cache(1)(lambda copy: chances(len(train), setting.seed, copy))
+    drawn = lru_cache(1)(lambda copy: random_numbers(len(train), setting.seed, copy))
 
     def training_inputs(epoch: int, positions: torch.Tensor) -> torch.Tensor:
         pixels = images[train[positions]].to(setting.device)
@@ -159,7 +156,7 @@ def _live(run: Function, examples: Examples, setting: Setting, copies: int) -> I
 
 def _near(images: Array, setting: Setting) -> Array:
     """The images on the device, where they fit into what activations may take there."""
-    held = isinstance(images, torch.Tensor) and compute.holds(setting.device, images.nbytes, setting.memory_bytes)
+    held = isinstance(images, torch.Tensor) and compute.holds(setting.device, images.nbytes, arrays.MEMORY_BYTES)
     return images.to(setting.device) if held else images
 
 
@@ -170,7 +167,7 @@ def _remember(run: Function, source: tuple[Array, np.ndarray], setting: Setting,
     facts = [_FORMAT, digest, *setting[:3], shape, setting.device.type, torch.__version__]
     parts = _compute(run, images, rows, setting, copies)
     if not digest:
-        return arrays.collect(parts, shape, np.float16, setting.cache, setting.memory_bytes)
+        return arrays.collect(parts, shape, np.float16, setting.cache, arrays.MEMORY_BYTES)
     file = setting.cache / f"{_FILES}{_pixels_digest(images, rows, json.dumps(facts))[:32]}.npy"
     absent = not file.exists()
     if distributed.total(torch.tensor(int(absent), device=setting.device)):  # on this machine or on another one
@@ -184,7 +181,7 @@ def _remember(run: Function, source: tuple[Array, np.ndarray], setting: Setting,
 
 def _compute(run: Function, images: Array, rows: np.ndarray, setting: Setting, copies: int) -> Iterator[torch.Tensor]:
     for copy in range(copies):
-        numbers = chances(len(rows), setting.seed, copy)
+        numbers = random_numbers(len(rows), setting.seed, copy)
         for positions in batches(np.arange(len(rows)), _BATCH_SIZE * distributed.processes()):
             own = distributed.share(positions)
             pixels = augment(images[rows[own.numpy()]].to(setting.device), numbers[own], setting.augmentation)

@@ -54,7 +54,7 @@ Array = torch.Tensor | FileArray
 
 
 def collect(
-    parts: Iterable[torch.Tensor], shape: tuple[int, ...], dtype: np.dtype, file: Path, memory_bytes: int = MEMORY_BYTES
+    parts: Iterable[torch.Tensor], shape: tuple[int, ...], dtype: np.dtype, file: Path, memory_bytes: int
 ) -> Array:
     """The parts below each other, (N, ...): in memory up to `memory_bytes`, else in `file`, for the next run too.
 

@@ -15,7 +15,7 @@ from helpers import compute, stages
 from helpers.images import normalize
 from helpers.networks import without_inplace
 
-MEMORY_BYTES = 2**30  # for what one internal batch keeps for its gradients
+_BATCH_BYTES = 2**30  # for what one internal batch keeps for its gradients
 _LARGEST_BATCH = {True: 16, False: 64}  # on a CPU more are slower, for they no longer fit into its caches
 _NOISE, _NOISY_COPIES = 0.1, 8  # deviation of the noise as a share of the image's range, and how many copies
 _WINDOWS = 8  # of occlusion, side by side over the image
@@ -112,7 +112,7 @@ def between_baselines(network: nn.Module, images: torch.Tensor, targets: Sequenc
 
 
 def internal_batch_size(network: nn.Module, image: torch.Tensor) -> int:
-    """How many images may be differentiated at once within MEMORY_BYTES: measured on one image (1, 3, H, W).
+    """How many images may be differentiated at once within a GiB: measured on one image (1, 3, H, W).
 
     What is kept for the way back counts once, and the network's own numbers not at all: all images share them.
     """
@@ -128,7 +128,7 @@ def internal_batch_size(network: nn.Module, image: torch.Tensor) -> int:
         output = network(image.detach().clone().requires_grad_(True))
     needed = sum(kept.values())
     del output  # and with it all that was kept: until here no address was used twice
-    return max(1, min(_LARGEST_BATCH[image.device.type == "cpu"], MEMORY_BYTES // max(needed, 1)))
+    return max(1, min(_LARGEST_BATCH[image.device.type == "cpu"], _BATCH_BYTES // max(needed, 1)))
 
 
 def explain(

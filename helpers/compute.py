@@ -66,7 +66,7 @@ def enough_memory(remedy: str) -> Iterator[None]:
 def inference(
     module: nn.Module, device: torch.device, *, mirrored: bool = False
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The module as a fast function without gradients, from normalized images (N, 3, H, W) on the device to float32.
+    """The module as a fast function without gradients, from what it takes, on the device, to float32.
 
     It works on a copy in evaluation mode whose batch normalization is folded into the convolutions before it.
     mirrored: the mean of what it gives for each image and for its mirror image (Krizhevsky, Sutskever and Hinton 2012).

@@ -14,7 +14,7 @@ STRENGTHS = (1, 2, 3, 4, 5)
 
 
 def corrupt(images: torch.Tensor, kind: str, strength: int) -> torch.Tensor:
-    """The images (N, 3, H, W) uint8, spoilt by one of KINDS; strength: of STRENGTHS, 0 leaves them as they are.
+    """The images (N, 3, H, W) uint8, spoilt by one of KINDS; strength: of STRENGTHS.
 
     The same images come out the same. Lengths are shares of the image's height, so that they mean the same at any size.
     What was hidden (`images.HIDDEN`) stays so: no camera spoils it.
@@ -23,8 +23,6 @@ def corrupt(images: torch.Tensor, kind: str, strength: int) -> torch.Tensor:
     """
     if kind not in KINDS:
         raise ValueError(f"Unknown corruption {kind!r}: choose one of {', '.join(KINDS)}")
-    if not strength:
-        return images
     spoilt = KINDS[kind](images, strength)
     hidden = (images == torch.tensor(HIDDEN, device=images.device)[:, None, None]).all(1, keepdim=True)
     return spoilt if kind in MOVES else torch.where(hidden, images, spoilt)

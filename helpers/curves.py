@@ -39,7 +39,7 @@ def training(histories: dict[str, pd.DataFrame], figures: Sequence[str] = ("loss
     return figure
 
 
-def together(histories: dict[str, pd.DataFrame], title: str) -> Figure:
+def accuracy_over_time(histories: dict[str, pd.DataFrame], title: str) -> Figure:
     """The validation accuracy of several networks by the seconds that their training had taken."""
     figure, axes = grid(1, 1, 3.4)
     axis = axes[0, 0]

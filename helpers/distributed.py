@@ -78,7 +78,7 @@ def total(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
-def chances(count: int, *shape: int, device: torch.device) -> torch.Tensor:
+def uniform(count: int, *shape: int, device: torch.device) -> torch.Tensor:
     """(count, *shape) random numbers in 0..1 for this process's part of a batch.
 
     Every process draws those of the whole batch and takes its own, so that each image meets the same chance however
@@ -172,5 +172,5 @@ _WHOLE_BATCH = {nn.BatchNorm2d: _BatchNorm, nn.Dropout: _Dropout, StochasticDept
 
 def _drop(values: torch.Tensor, shape: tuple[int, ...], probability: float) -> torch.Tensor:
     """Zero with that probability, else scaled up."""
-    kept = chances(len(values), *shape, device=values.device) >= probability
+    kept = uniform(len(values), *shape, device=values.device) >= probability
     return values * kept / max(1 - probability, 1e-6)

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import confusion_matrix
 
 from helpers import uncertainty
 from helpers.layouts import FUSED
@@ -40,7 +41,7 @@ def scores(predicted: pd.DataFrame, classes: list[str], seed: int) -> pd.DataFra
     rows = []
     for view, part in predicted.groupby("view", sort=False):
         right = (part["label"] == part["predicted"]).sum()
-        figures = from_confusion(_confusion(part, classes))
+        figures = from_confusion(confusion_matrix(part["label"], part["predicted"], labels=classes))
         values = _of_rows(part, classes, lambda matrix: np.array([*from_confusion(matrix).values()]))
         drawn = uncertainty.bootstrap(values, part["group"], seed)
         pairs = zip(figures, drawn.low, drawn.high, strict=True)
@@ -73,7 +74,7 @@ def class_scores(predicted: pd.DataFrame, classes: list[str], seed: int) -> pd.D
     """
     rows = []
     for view, part in predicted.groupby("view", sort=False):
-        matrix = _confusion(part, classes)
+        matrix = confusion_matrix(part["label"], part["predicted"], labels=classes)
         hits, true, called = np.diag(matrix), matrix.sum(1), matrix.sum(0)
         figures = _by_class(matrix)
         values = _of_rows(part, classes, lambda matrix: np.array([*_by_class(matrix).values()]))
@@ -155,11 +156,6 @@ def contradicted(predicted: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     images["margin"] = [row[row["suggested"]] - row[row["label"]] for _, row in images.iterrows()]
     found = images[images["margin"] > 0].sort_values("margin", ascending=False, kind="stable")
     return found[[*facts, "suggested", "probability", "margin"]].reset_index(drop=True)
-
-
-def _confusion(predicted: pd.DataFrame, classes: list[str]) -> np.ndarray:
-    """(C, C), how often each true class (row) was called each class (column)."""
-    return _of_rows(predicted, classes, lambda matrix: matrix)(np.arange(len(predicted)))
 
 
 def _of_rows(

@@ -81,7 +81,7 @@ def sensitivity(subject: Subject, explain: Explain) -> np.ndarray:
     for image, target in zip(subject.images, subject.targets, strict=True):
 
         def maps(inputs: tuple[torch.Tensor], target: int = target) -> torch.Tensor:
-            pixels = _bytes(inputs[0], normalization)
+            pixels = _denormalized(inputs[0], normalization)
             return torch.from_numpy(explain(network, pixels, [target] * len(pixels))[:, None])
 
         with compute.fork_rng(subject.device):
@@ -106,7 +106,7 @@ def randomized(network: nn.Module, seed: int) -> Iterator[tuple[str, nn.Module]]
         yield name, network
 
 
-def likeness(maps: np.ndarray, others: np.ndarray, visible: np.ndarray) -> np.ndarray:
+def rank_correlation(maps: np.ndarray, others: np.ndarray, visible: np.ndarray) -> np.ndarray:
     """(N,): the rank correlation of two maps' sizes, (N, H, W) each: 1 for the same, 0 for unrelated ones.
 
     NaN where the first is the same everywhere and so has no order to keep; 0 where only the other one is.
@@ -138,7 +138,7 @@ def _squares(height: int, width: int, generator: np.random.Generator) -> np.ndar
     return masks
 
 
-def _bytes(inputs: torch.Tensor, normalization: dict[str, list[float]]) -> torch.Tensor:
+def _denormalized(inputs: torch.Tensor, normalization: dict[str, list[float]]) -> torch.Tensor:
     """Normalized images back in 0..255, as float: a change may be smaller than a level."""
     mean, deviation = (torch.tensor(normalization[name]).view(1, 3, 1, 1) for name in ("mean", "deviation"))
     return (inputs * deviation + mean) * 255

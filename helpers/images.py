@@ -129,7 +129,7 @@ def normalized_batches(
         yield normalize(pixels.to(device), **normalization)
 
 
-def chances(count: int, seed: int, copy: int) -> torch.Tensor:
+def random_numbers(count: int, seed: int, copy: int) -> torch.Tensor:
     """(count, 7) random numbers in 0..1, a row for each image: how `augment` makes its `copy`.
 
     Copy 0 is the image as it is; every other one is different, and the same again for the same seed.
@@ -142,7 +142,7 @@ def chances(count: int, seed: int, copy: int) -> torch.Tensor:
 def augment(images: torch.Tensor, numbers: torch.Tensor, augmentation: str = "gentle") -> torch.Tensor:
     """Each image flipped left to right or not, turned, shifted, zoomed and lit a little anew: float in 0..255.
 
-    images: (N, 3, H, W) uint8 or float. numbers: (N, 7) of `chances`; 0.5 everywhere leaves an image as it is.
+    images: (N, 3, H, W) uint8 or float. numbers: (N, 7) of `random_numbers`; 0.5 everywhere leaves an image as it is.
     augmentation: a name of AUGMENTATIONS, with UNMIRRORED behind it where nothing shall be flipped; ValueError for
     another.
     Hardly anything of a thing leaves the image, so labels stay true: what the turn uncovers is filled by mirroring.

@@ -30,7 +30,7 @@ _DEFAULTS = {"phases": [("head", "head", 4), ("fine-tuning", "last stage", 12, 2
 _FROM_NOTHING = {"phases": [("from nothing", "all", 24, 1e-3)], "keep_norms": False}  # no stage is worth keeping
 
 
-def fit_together(
+def fit_distributed(
     architecture: str,
     weights: str,
     dataset: Dataset,
@@ -40,9 +40,8 @@ def fit_together(
     device: torch.device,
     *,
     folder: Path,
-    processes: int | None = None,
 ) -> Model:
-    """As `training.fit`, by as many processes as there are GPUs, or as asked for, each with its part of every batch.
+    """As `training.fit`, by as many processes as there are GPUs, each with its part of every batch.
 
     They are started anew, since a notebook that has used a GPU cannot be forked; so they read the data set from its
     archive, with the splits that stand there.
@@ -50,7 +49,7 @@ def fit_together(
     """
     folder.mkdir(parents=True, exist_ok=True)
     output = folder / "together.zip"
-    count = str(processes or torch.cuda.device_count())
+    count = str(torch.cuda.device_count())
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count]
     command += ["-m", "helpers.launch", str(dataset.path), str(output), "--architecture", architecture]
     command += ["--weights", weights, "--views", *views, "--device", device.type]

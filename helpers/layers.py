@@ -6,7 +6,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from helpers.distributed import chances, total
+from helpers.distributed import total, uniform
 
 _LEAST_VARIANCE = 5e-4  # of a direction of the patches, so that one without any is not blown up
 
@@ -18,7 +18,7 @@ class RandomFlip(nn.Module):
         """The images, half of them mirrored."""
         if not self.training:
             return images
-        mirrored = chances(len(images), 1, 1, 1, device=images.device) < 0.5
+        mirrored = uniform(len(images), 1, 1, 1, device=images.device) < 0.5
         return torch.where(mirrored, images.flip(3), images)
 
 
@@ -33,7 +33,7 @@ class RandomRotation(nn.Module):
         """The images, each turned anew."""
         if not self.training:
             return images
-        angle = torch.deg2rad((chances(len(images), device=images.device) * 2 - 1) * self.degrees)
+        angle = torch.deg2rad((uniform(len(images), device=images.device) * 2 - 1) * self.degrees)
         return _warp(images, torch.cos(angle), torch.sin(angle))
 
 
@@ -48,7 +48,7 @@ class RandomZoom(nn.Module):
         """The images, each zoomed anew."""
         if not self.training:
             return images
-        scale = 1 + (chances(len(images), device=images.device) * 2 - 1) * self.fraction
+        scale = 1 + (uniform(len(images), device=images.device) * 2 - 1) * self.fraction
         return _warp(images, scale, torch.zeros_like(scale))
 
 
@@ -65,7 +65,7 @@ class RandomShift(nn.Module):
             return images
         count, _, height, width = images.shape
         padded = F.pad(images, [self.most_px] * 4, mode="reflect").permute(0, 2, 3, 1)
-        down, right = (chances(count, 2, device=images.device) * (2 * self.most_px + 1)).long().unbind(1)
+        down, right = (uniform(count, 2, device=images.device) * (2 * self.most_px + 1)).long().unbind(1)
         rows = (down[:, None] + torch.arange(height, device=images.device))[:, :, None]
         columns = (right[:, None] + torch.arange(width, device=images.device))[:, None, :]
         return padded[torch.arange(count, device=images.device)[:, None, None], rows, columns].permute(0, 3, 1, 2)

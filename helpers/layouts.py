@@ -24,7 +24,7 @@ _SPLIT_FOLDERS |= dict.fromkeys(("val", "valid", "validation"), "validation")
 _SPLIT_FOLDERS |= dict.fromkeys(("test", "testing"), "test")
 _COLUMNS = {"path", "item", "view", "label", "predicted", "confidence", "network", "repeat", "fold", "name", "answer"}
 _COLUMNS |= {"problem", "photos", "action", "remark", "image", "map", "boxes", "window"}
-_COLUMNS |= {"suggested", "probability", "margin"}
+_COLUMNS |= {"suggested", "probability", "margin", "group", "unfamiliar", "in box"}
 _JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 
 

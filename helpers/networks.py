@@ -11,8 +11,6 @@ import safetensors.torch
 import torch
 import torchvision
 from torch import nn
-from torchvision.models.maxvit import MaxVit
-from torchvision.models.vision_transformer import VisionTransformer
 
 from helpers.archives import sha256
 from helpers.convnets import NETWORKS
@@ -56,9 +54,9 @@ def input_size(network: nn.Module, height: int, width: int) -> tuple[int, int]:
 
     Raises ValueError for a size that does not suit it, such as one at which it has nothing left to pool.
     """
-    if isinstance(network, VisionTransformer):
+    if isinstance(network, torchvision.models.VisionTransformer):
         return network.image_size, network.image_size
-    if isinstance(network, MaxVit):
+    if isinstance(network, torchvision.models.MaxVit):
         return _MAXVIT_PX, _MAXVIT_PX
     learning = network.training
     try:

@@ -99,7 +99,7 @@ def _notes(image: Image.Image, name: str) -> list[str]:
     deep = image.mode.startswith("I") or any("16" in mode for mode in raw)
     facts = {
         f"is {image.format}, not {expected}": expected not in (None, kind),
-        "rotated by its EXIF tag": image.getexif().get(_EXIF_ORIENTATION, 1) != 1,
+        "rotated by its EXIF tag": image.getexif().get(_EXIF_ORIENTATION) in _UPRIGHT,
         "animated: first frame taken": kind != "JPEG" and getattr(image, "is_animated", False),
         "16-bit": deep,
         "gray": image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I"),

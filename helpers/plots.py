@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from PIL import ImageColor
 from scipy import ndimage
 from sklearn.metrics import confusion_matrix
 
@@ -284,7 +285,7 @@ def outline(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """A copy of the image (H, W, 3) with the rim of the mask (H, W) drawn into it."""
     rim = ndimage.binary_dilation(mask, iterations=2) & ~mask
     copy = image.copy()
-    copy[rim] = [int(BOX_COLOR[i : i + 2], 16) for i in (1, 3, 5)]
+    copy[rim] = ImageColor.getrgb(BOX_COLOR)
     return copy
 
 

@@ -115,8 +115,8 @@ def _answered(batch: list[Seen], run: novelty.Run, card: dict, device: torch.dev
     sure = (confidence >= card["threshold"]) & (remarks != UNFAMILIAR)
     called = np.where(np.isnan(confidence), "", np.where(sure, called, NOT_SURE))
     table = pd.DataFrame({"name": [one.name for one in batch], "answer": called, "confidence": confidence})
-    notes = {"remark": remarks, "problem": [one.problem for one in batch]}
-    return table.assign(**dict(zip(classes, found.T, strict=True)), **notes)
+    notes = pd.DataFrame({"remark": remarks, "problem": [one.problem for one in batch]})
+    return pd.concat([table, pd.DataFrame(found, columns=classes), notes], axis=1)
 
 
 def _seen(name: str, data: bytes | ArchiveError, card: dict) -> Seen:
@@ -249,7 +249,7 @@ def leak(card: dict, dataset: Dataset, split: dict[str, object], *, came_divided
 def milliseconds_per_image(model: Model, images: Array, device: torch.device) -> float:
     """Time of one image in a batch of 32, normalization included; see `compute.milliseconds`."""
     network, card = model.network, model.card
-    run, pixels = compute.inference(network, device, mirrored=card["mirrored"]), images[:32].to(device)
+    run, pixels = compute.inference(network, device, mirrored=card["mirrored"]), images[:_BATCH_SIZE].to(device)
     return compute.milliseconds(lambda: run(normalize(pixels, **card["normalization"])).cpu()) / len(pixels)
 
 

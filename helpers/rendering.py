@@ -152,7 +152,8 @@ def _shadow(scene: Scene, camera: Camera) -> np.ndarray:
     corners = _place(scene, _corners())
     ground = corners - corners[:, 2:] / light[2] * light
     scale = 4
-    outline = _hull(_project(camera, ground) / scale)
+    outline = _project(camera, ground) / scale
+    outline = outline[ConvexHull(outline).vertices]
     picture = Image.new("L", (WIDTH // scale, HEIGHT // scale))
     ImageDraw.Draw(picture).polygon([tuple(point) for point in outline], fill=255)
     soft = picture.filter(ImageFilter.GaussianBlur(2.2)).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
@@ -224,8 +225,3 @@ def _place(scene: Scene, points: np.ndarray) -> np.ndarray:
 
 def _corners() -> np.ndarray:
     return np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) * HALF_SIZE
-
-
-def _hull(points: np.ndarray) -> np.ndarray:
-    """The corners (n, 2) of the convex hull of points (N, 2)."""
-    return points[ConvexHull(points).vertices]

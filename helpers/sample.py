@@ -97,10 +97,7 @@ def _draw_dent(generator: np.random.Generator, sides: np.ndarray, depth: tuple[f
 
 
 def _box(shows: np.ndarray) -> list[int] | None:
-    if shows.sum() < _VISIBLE_PX:
-        return None
-    rows, columns = np.flatnonzero(shows.any(1)), np.flatnonzero(shows.any(0))
-    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
+    return list(Image.fromarray(shows).getbbox()) if shows.sum() >= _VISIBLE_PX else None
 
 
 def _png(image: np.ndarray) -> bytes:

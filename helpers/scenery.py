@@ -133,7 +133,8 @@ def _printed_faces() -> list[np.ndarray]:
     faces = []
     for name, (rows, columns) in zip(FACES, _face_sizes()[0], strict=True):
         picture = Image.new("RGBA", (int(columns), int(rows)), (*_PAPER, 0))
-        _PRINTERS[name](ImageDraw.Draw(picture), int(columns), int(rows))
+        if name in _PRINTERS:  # the bottom is plain
+            _PRINTERS[name](ImageDraw.Draw(picture), int(columns), int(rows))
         faces.append(np.asarray(picture))
     return faces
 
@@ -169,16 +170,11 @@ def _print_end(draw: ImageDraw.ImageDraw, columns: int, rows: int) -> None:
     _write(draw, (34, 24), "Linden", 48, _PAPER)
 
 
-def _print_bottom(draw: ImageDraw.ImageDraw, columns: int, rows: int) -> None:
-    draw.rectangle((0, 0, columns, rows), fill=(*_PAPER, 0))
-
-
 _PRINTERS = {
     "left": _print_end,
     "end": _print_end,
     "front": _print_long_side,
     "back": _print_long_side,
-    "bottom": _print_bottom,
     "top": _print_top,
 }
 

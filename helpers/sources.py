@@ -15,12 +15,10 @@ import numpy as np
 import pooch
 from PIL import Image
 
-from helpers import archives, sample, session
+from helpers import sample, session
 from helpers.archives import Archive, ArchiveError, write_zip
 from helpers.layouts import is_junk
 from helpers.photos import EXTENSIONS
-
-SAMPLE_ITEMS, SAMPLE_ANNOTATED = 300, 60
 
 Members = Iterator[tuple[str, bytes]]
 Photo = tuple[str, bytes | ArchiveError]  # its name, and its bytes or why they cannot be read
@@ -34,7 +32,7 @@ class _Published(NamedTuple):
     unpack: Callable[[Path], Members] | None = None
 
 
-def obtain(raw_data: str, sha256: str, folder: Path, *, seed: int, sample_items: int = SAMPLE_ITEMS) -> Path:
+def obtain(raw_data: str, sha256: str, folder: Path, *, seed: int, sample_items: int = 300) -> Path:
     """The path of the raw data: a zip archive or a folder.
 
     raw_data: "sample" (drawn for `seed` with `sample_items` items), a name of PUBLISHED, a path, or an http(s)
@@ -47,19 +45,19 @@ def obtain(raw_data: str, sha256: str, folder: Path, *, seed: int, sample_items:
     if raw_data == "sample":
         if sample_items < 1:
             raise ValueError(f"sample_items={sample_items} must be 1 or more")
-        annotated = min(SAMPLE_ANNOTATED, sample_items // 5 // 2 * 2)
+        annotated = min(60, sample_items // 5 // 2 * 2)
         pictures = sample.draw_sample(sample_items, annotated=annotated, seed=seed)
         return write_zip(folder / "sample-raw-data.zip", pictures)
     if raw_data in PUBLISHED:
         return _published(raw_data, folder / "downloads")
-    if urlsplit(raw_data).scheme in ("http", "https"):
+    if _is_address(raw_data):
         if not sha256:
             raise ValueError(f"{raw_data} needs its SHA-256: a download is only as good as its checksum")
-        return download(raw_data, f"sha256:{sha256.lower()}", folder / "downloads")
+        return download(raw_data, f"sha256:{sha256}", folder / "downloads")
     known = ", ".join(f'"{name}"' for name in ("sample", *PUBLISHED))
     remedy = f"give raw_data as the path of a zip or folder, an address, or one of {known}"
     path = session.require(session.resolve(raw_data), remedy)
-    if sha256 and not (path.is_file() and archives.sha256(path) == sha256.lower()):
+    if sha256 and not (path.is_file() and pooch.hashes.hash_matches(path, sha256)):
         raise ArchiveError(f"{path} is not the file with the SHA-256 {sha256}: take that file, or give no checksum")
     for name, published in PUBLISHED.items():
         if not published.unpack or path.name != _file_name(published.addresses[0]):
@@ -73,7 +71,7 @@ def obtain(raw_data: str, sha256: str, folder: Path, *, seed: int, sample_items:
 
 def local(raw_data: str) -> list[Path]:
     """The zip or folder that `obtain` would read in place: none for a name or an address."""
-    named = raw_data in ("sample", *PUBLISHED) or urlsplit(raw_data).scheme in ("http", "https")
+    named = raw_data in ("sample", *PUBLISHED) or _is_address(raw_data)
     return [] if named else [session.resolve(raw_data)]
 
 
@@ -105,7 +103,7 @@ def photos(where: str) -> Iterator[Photo]:
     """
     if not where:
         return
-    if urlsplit(where).scheme in ("http", "https"):
+    if _is_address(where):
         with tempfile.TemporaryDirectory() as folder:  # fetched anew each time: what stands there may change
             yield from photos(str(download(where, None, Path(folder))))
         return
@@ -129,10 +127,14 @@ def photos(where: str) -> Iterator[Photo]:
             yield name, data
 
 
-def check_photos(where: str) -> None:
+def require_photos(where: str) -> None:
     """Raise FileNotFoundError, before any work, for a path that `photos` would not find."""
-    if where and not all(path.exists() for path in local(where)):
+    if where and not _is_address(where) and not session.resolve(where).exists():
         raise FileNotFoundError(f"{where} is missing: give the path of a photo, a folder or a zip, or an address")
+
+
+def _is_address(where: str) -> bool:
+    return urlsplit(where).scheme in ("http", "https")
 
 
 def _published(name: str, folder: Path) -> Path:

@@ -37,7 +37,7 @@ def data_archive(tmp_path):
     return write_zip(tmp_path / "data.zip", members)
 
 
-def test_two_processes_learn_what_one_does_and_go_on_where_one_was_stopped(data_archive, tmp_path, capsys):
+def test_two_processes_learn_what_one_does_and_go_on_where_one_was_stopped(data_archive, tmp_path, monkeypatch, capsys):
     dataset = catalog.load(data_archive)
     what = ("small_cnn", "none", dataset, images.load_images(dataset, 20, 32), [""])
     cpu = torch.device("cpu")
@@ -51,7 +51,8 @@ def test_two_processes_learn_what_one_does_and_go_on_where_one_was_stopped(data_
     with pytest.raises(KeyboardInterrupt):
         training.fit(*what, RECIPE, cpu, folder=tmp_path / "two", report=stop)
     capsys.readouterr()
-    two = launch.fit_together(*what, RECIPE, cpu, folder=tmp_path / "two", processes=2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)  # as many processes
+    two = launch.fit_distributed(*what, RECIPE, cpu, folder=tmp_path / "two")
     first, *lines = capsys.readouterr().out.splitlines()
     assert first == "Going on after epoch 1 of an earlier run"
     assert [row["samples"] for row in two.card["history"]] == [row["samples"] for row in one.card["history"]]

@@ -21,7 +21,7 @@ def part_of_it(path):
 
 
 def test_on_caltech_the_knowledge_of_imagenet_is_worth_forty_points(tmp_path):
-    short = {"train_per_class": 10, "validation_per_class": 3, "head_copies": 1, "baseline_epochs": 3, "sizes": []}
+    short = {"train_per_class": 10, "validation_per_class": 3, "head_copies": 1, "baseline_epochs": 2, "sizes": []}
     short |= {"image_height": 144, "image_width": 176}
     archive = tmp_path / "models.zip"
     options = short | {"fine_tuning_epochs": 1, "output_archive": str(archive)} | MOBILENET

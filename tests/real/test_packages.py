@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
         image_height=192,
         image_width=192,
         head_copies=2,
-        fine_tuning_epochs=4,
+        fine_tuning_epochs=3,
         review_table=str(folder / "labels-to-review.csv"),
         folds_table=str(folder / "folds.csv"),
     )

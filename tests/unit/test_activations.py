@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 from torchvision.models import VisionTransformer
 
-from helpers import activations, networks, stages
+from helpers import activations, arrays, networks, stages
 from helpers.activations import Setting
 from helpers.images import Examples
 
@@ -127,7 +127,8 @@ def test_the_live_path_is_taken_where_asked_and_where_nothing_holds_the_copies(e
     lines = []
     prepare(frozen, examples, setting, copies=0, report=lines.append)
     monkeypatch.setattr(activations, "_room", lambda folder: 1000)
-    prepare(frozen, examples, setting._replace(memory_bytes=0), report=lines.append)
+    monkeypatch.setattr(arrays, "MEMORY_BYTES", 0)
+    prepare(frozen, examples, setting, report=lines.append)
     assert lines == [
         "The frozen part runs anew in every epoch: as asked",
         "The frozen part runs anew in every epoch: 3 copies take 0 MiB, and 0 MiB are free",
@@ -150,8 +151,9 @@ def on_disk(examples, setting):
 
     def run(network=None, examples=examples, copies=2, **changes):
         frozen, _ = stages.split(network or small(), "stage 3")
-        changed = setting._replace(memory_bytes=0, **changes)
-        inputs = prepare(frozen, examples, changed, copies=copies)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(arrays, "MEMORY_BYTES", 0)
+            inputs = prepare(frozen, examples, setting._replace(**changes), copies=copies)
         return inputs, {file.name for file in setting.cache.iterdir()}
 
     return run

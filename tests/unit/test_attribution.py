@@ -101,14 +101,14 @@ def test_the_internal_batch_grows_with_the_memory_within_bounds(monkeypatch):
     image = torch.zeros(1, 3, 4, 5)
     needed = 3 * 4 * 5 * 4  # a sigmoid keeps its output, in bytes of float
     for layers, count, size in ((1, 0, 1), (1, 1, 1), (1, 7, 7), (1, 64, 16), (1, 10**6, 16), (2, 7, 3)):
-        monkeypatch.setattr(attribution, "MEMORY_BYTES", needed * count)
+        monkeypatch.setattr(attribution, "_BATCH_BYTES", needed * count)
         assert attribution.internal_batch_size(nn.Sequential(*[nn.Sigmoid()] * layers), image) == size
 
 
 def test_what_all_images_share_and_what_is_kept_twice_counts_once(monkeypatch):
     image = torch.zeros(1, 3, 4, 4)
     network = nn.Sequential(nn.Sigmoid(), nn.Conv2d(3, 64, 3))  # the sigmoid keeps what the convolution keeps, too
-    monkeypatch.setattr(attribution, "MEMORY_BYTES", 7 * 3 * 4 * 4 * 4)
+    monkeypatch.setattr(attribution, "_BATCH_BYTES", 7 * 3 * 4 * 4 * 4)
     assert attribution.internal_batch_size(network.requires_grad_(False), image) == 7
 
 

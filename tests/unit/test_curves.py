@@ -48,7 +48,7 @@ def test_a_single_phase_needs_no_name(history):
 
 def test_together_puts_all_networks_on_one_axis_by_the_seconds_spent(history):
     spent = history.assign(seconds=[1.0, 2.0, 3.0, 4.0])
-    figure = curves.together({"one": spent, "other": spent.assign(seconds=1.0)}, "Who is ahead")
+    figure = curves.accuracy_over_time({"one": spent, "other": spent.assign(seconds=1.0)}, "Who is ahead")
     (axis,) = figure.axes
     assert [line.get_label() for line in axis.lines] == ["one", "other"]
     assert axis.lines[0].get_xydata().tolist() == [[1, 0.5], [3, 0.5], [6, 0.75], [10, 0.5]]

@@ -14,7 +14,7 @@ def test_alone_a_process_has_the_whole_of_everything():
     assert torch.equal(distributed.share(rows), rows)
     assert torch.equal(distributed.gather(rows, 5), rows)
     assert torch.equal(distributed.total(rows), rows)
-    assert distributed.chances(3, 2, device=torch.device("cpu")).shape == (3, 2)
+    assert distributed.uniform(3, 2, device=torch.device("cpu")).shape == (3, 2)
     module = nn.Linear(2, 2)
     assert distributed.parallel(module) is module
     assert distributed.start(torch.device("cpu")) == torch.device("cpu")
@@ -44,7 +44,7 @@ def test_each_image_meets_the_same_chance_however_many_processes_share_the_batch
     for rank in range(2):
         monkeypatch.setattr(distributed, "share", lambda rows, rank=rank: rows.tensor_split(2)[rank])
         torch.manual_seed(0)
-        parts.append(distributed.chances((3, 2)[rank], 4, device=torch.device("cpu")))
+        parts.append(distributed.uniform((3, 2)[rank], 4, device=torch.device("cpu")))
     torch.manual_seed(0)
     torch.testing.assert_close(torch.cat(parts), torch.rand(5, 4))
 

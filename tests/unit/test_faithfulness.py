@@ -107,10 +107,10 @@ def test_maps_of_a_spoilt_network_are_not_like_those_of_the_true_one(subject):
     ((_, spoilt),) = list(faithfulness.randomized(subject.network, seed=0))[:1]
     other = gradients(spoilt, subject.images, subject.targets)
     visible = np.ones(true.shape, bool)
-    assert faithfulness.likeness(true, true, visible).tolist() == pytest.approx([1, 1])
-    assert (faithfulness.likeness(true, other, visible) < 0.5).all()
-    assert faithfulness.likeness(true, np.ones_like(true), visible).tolist() == [0, 0]
-    assert np.isnan(faithfulness.likeness(np.ones_like(true), true, visible)).all()  # no map that could change
+    assert faithfulness.rank_correlation(true, true, visible).tolist() == pytest.approx([1, 1])
+    assert (faithfulness.rank_correlation(true, other, visible) < 0.5).all()
+    assert faithfulness.rank_correlation(true, np.ones_like(true), visible).tolist() == [0, 0]
+    assert np.isnan(faithfulness.rank_correlation(np.ones_like(true), true, visible)).all()  # no map that could change
 
 
 def test_what_is_hidden_makes_no_maps_alike():
@@ -118,5 +118,5 @@ def test_what_is_hidden_makes_no_maps_alike():
     hidden = np.arange(40) < 20
     first[..., hidden] = second[..., hidden] = 0
     visible = np.broadcast_to(~hidden, first.shape)
-    assert faithfulness.likeness(first, second, np.ones_like(visible))[0] > 0.5
-    assert abs(faithfulness.likeness(first, second, visible)[0]) < 0.1
+    assert faithfulness.rank_correlation(first, second, np.ones_like(visible))[0] > 0.5
+    assert abs(faithfulness.rank_correlation(first, second, visible)[0]) < 0.1

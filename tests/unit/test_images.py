@@ -84,7 +84,7 @@ def test_normalize_takes_mean_and_deviation_out_of_each_channel():
 
 def test_the_same_numbers_augment_the_same_way_whatever_else_is_in_the_batch(dataset):
     loaded = images.load_images(dataset, 20, 32)
-    numbers, again, other = (images.chances(32, seed, 1) for seed in (3, 3, 4))
+    numbers, again, other = (images.random_numbers(32, seed, 1) for seed in (3, 3, 4))
     augmented = images.augment(loaded, numbers)
     assert torch.equal(augmented[5:9], images.augment(loaded[5:9], again[5:9]))
     assert not torch.equal(augmented, images.augment(loaded, other))
@@ -92,14 +92,14 @@ def test_the_same_numbers_augment_the_same_way_whatever_else_is_in_the_batch(dat
 
 def test_copy_zero_is_the_image_as_it_is_and_no_two_copies_are_alike(dataset):
     loaded = images.load_images(dataset, 20, 32)
-    assert torch.equal(images.augment(loaded, images.chances(32, 0, 0)), loaded.float())
-    first, second = (images.augment(loaded, images.chances(32, 0, copy)) for copy in (1, 2))
+    assert torch.equal(images.augment(loaded, images.random_numbers(32, 0, 0)), loaded.float())
+    first, second = (images.augment(loaded, images.random_numbers(32, 0, copy)) for copy in (1, 2))
     assert (first - second).abs().mean((1, 2, 3)).min() > 0
 
 
 def test_the_numbers_that_change_nothing_change_nothing_on_the_long_way_either():
     pixels = torch.randint(0, 256, (2, 3, 12, 20), dtype=torch.uint8, generator=seeded(0))
-    numbers = images.chances(2, 0, 0)
+    numbers = images.random_numbers(2, 0, 0)
     numbers[1] += 1e-9 * torch.arange(7)  # so little that nothing is seen of it, but no longer all 0.5
     numbers[1, 3] = 0.5 + 1e-6
     torch.testing.assert_close(images.augment(pixels, numbers)[0], pixels[0].float(), atol=0.01, rtol=0)
@@ -107,15 +107,15 @@ def test_the_numbers_that_change_nothing_change_nothing_on_the_long_way_either()
 
 def test_strong_augmentation_goes_further_the_same_way_and_an_unmoved_image_stays(dataset):
     loaded = images.load_images(dataset, 20, 32)
-    numbers = images.chances(32, 0, 1)
+    numbers = images.random_numbers(32, 0, 1)
     gentle, strong = (images.augment(loaded, numbers, name) for name in ("gentle", "strong"))
     assert (strong - loaded).abs().mean() > 1.5 * (gentle - loaded).abs().mean()
-    assert torch.equal(images.augment(loaded, images.chances(32, 0, 0), "strong"), loaded.float())
+    assert torch.equal(images.augment(loaded, images.random_numbers(32, 0, 0), "strong"), loaded.float())
 
 
 def test_what_is_unmirrored_moves_the_same_way_and_keeps_left_and_right():
     ramp = torch.arange(0, 256, 8, dtype=torch.uint8).expand(64, 3, 20, 32)  # darker on the left
-    numbers = images.chances(64, 0, 1)
+    numbers = images.random_numbers(64, 0, 1)
     rises = {}
     for name in ("strong", "strong unmirrored"):
         augmented = images.augment(ramp, numbers, name)
@@ -131,13 +131,13 @@ def test_an_unknown_augmentation_is_refused_with_those_there_are(dataset):
     loaded = images.load_images(dataset, 20, 32)
     names = "gentle, strong, gentle unmirrored, strong unmirrored"
     with pytest.raises(ValueError, match=rf"no augmentation 'Strong': choose one of {names}"):
-        images.augment(loaded, images.chances(32, 0, 1), "Strong")
+        images.augment(loaded, images.random_numbers(32, 0, 1), "Strong")
 
 
 def test_augmenting_keeps_shape_and_range_and_the_images_themselves():
     pixels = torch.randint(0, 256, (16, 3, 12, 20), dtype=torch.uint8, generator=seeded(0))
     before = pixels.clone()
-    augmented = images.augment(pixels, images.chances(16, 0, 1))
+    augmented = images.augment(pixels, images.random_numbers(16, 0, 1))
     assert augmented.shape == pixels.shape
     assert augmented.dtype == torch.float32
     assert 0 <= augmented.min() < augmented.max() <= 255
@@ -145,7 +145,7 @@ def test_augmenting_keeps_shape_and_range_and_the_images_themselves():
 
 
 def test_a_white_image_stays_plain_whatever_the_turn_and_changes_its_light_alone():
-    augmented = images.augment(torch.full((64, 3, 18, 32), 255, dtype=torch.uint8), images.chances(64, 0, 1))
+    augmented = images.augment(torch.full((64, 3, 18, 32), 255, dtype=torch.uint8), images.random_numbers(64, 0, 1))
     levels = augmented.mean((1, 2, 3))
     assert (augmented - levels.view(-1, 1, 1, 1)).abs().max() < 0.01  # no corner is uncovered
     assert levels.min() >= 255 * 0.85 - 0.01
@@ -157,7 +157,7 @@ def test_an_augmented_image_is_as_sharp_as_before():
     down, across = torch.meshgrid(torch.arange(96.0), torch.arange(128.0), indexing="ij")
     waves = 128 + 100 * torch.sin(2 * torch.pi * (across + down / 2) / 4)  # 4 px along a row: bilinear takes 0.22
     pixels = waves.byte().expand(32, 3, 96, 128)
-    augmented = images.augment(pixels, images.chances(32, 0, 1))
+    augmented = images.augment(pixels, images.random_numbers(32, 0, 1))
     contrast = augmented[..., 16:-16, 16:-16].std((1, 2, 3)) / pixels.float()[..., 16:-16, 16:-16].std((1, 2, 3))
     assert contrast.mean() > 0.95  # on average: augmentation changes each image's contrast, too
 
@@ -165,7 +165,7 @@ def test_an_augmented_image_is_as_sharp_as_before():
 def test_about_half_of_the_images_are_flipped():
     pixels = torch.zeros(400, 3, 8, 16, dtype=torch.uint8)
     pixels[..., :4] = 200  # a mark at the left
-    augmented = images.augment(pixels, images.chances(400, 0, 1))
+    augmented = images.augment(pixels, images.random_numbers(400, 0, 1))
     left, right = augmented[..., :8].mean((1, 2, 3)), augmented[..., 8:].mean((1, 2, 3))
     assert (left - right).abs().min() > 50  # the mark is always at one side
     assert 160 < (right > left).sum() < 240  # four standard deviations
@@ -174,7 +174,7 @@ def test_about_half_of_the_images_are_flipped():
 def test_a_mark_hardly_moves_but_for_the_flip():
     pixels = torch.zeros(64, 3, 100, 100, dtype=torch.uint8)
     pixels[..., 48:52, 48:52] = 255  # in the middle, where a flip changes nothing
-    weight = images.augment(pixels, images.chances(64, 0, 1)).mean(1)
+    weight = images.augment(pixels, images.random_numbers(64, 0, 1)).mean(1)
     weight = weight * (weight > 60)
     rows = (weight.sum(2) * torch.arange(100)).sum(1) / weight.sum((1, 2))
     columns = (weight.sum(1) * torch.arange(100)).sum(1) / weight.sum((1, 2))

@@ -66,6 +66,7 @@ def test_a_notebook_hands_on_what_was_cut_out_and_tells_why_its_processes_failed
         return subprocess.Popen([sys.executable, "-c", SAYS], **options)
 
     monkeypatch.setattr(launch, "subprocess", types.SimpleNamespace(**vars(subprocess) | {"Popen": failing}))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     cut = dataset._replace(empty={"top": {}})
     what = (
         "small_cnn",
@@ -76,7 +77,7 @@ def test_a_notebook_hands_on_what_was_cut_out_and_tells_why_its_processes_failed
         Recipe([Phase("short", "all", 1, 0.01)], 8, 0),
     )
     with pytest.raises(RuntimeError, match=r"(?s)in several processes failed:.*ValueError: no such file"):
-        launch.fit_together(*what, torch.device("cpu"), folder=tmp_path, processes=3)
+        launch.fit_distributed(*what, torch.device("cpu"), folder=tmp_path)
     assert capsys.readouterr().out == "epoch   1/2\n"
     told = dict(pairwise(asked))
     assert [told[name] for name in ("--nproc-per-node", "--crop", "--image-height", "--image-width")] == [

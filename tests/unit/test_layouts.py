@@ -236,7 +236,7 @@ def test_of_many_folders_the_eight_fullest_are_shown_and_the_others_counted():
     ]
 
 
-@pytest.mark.parametrize("label", ["problem", "suggested", "probability"])
+@pytest.mark.parametrize("label", ["problem", "suggested", "group", "unfamiliar"])
 def test_a_label_called_as_a_column_of_our_tables_is_refused(label):
     assert refusal(["good/a.jpg", f"{label}/b.jpg"]).startswith(f"No label can be called '{label}'")
 

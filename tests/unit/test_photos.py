@@ -159,6 +159,15 @@ def test_a_photo_is_turned_upright_by_its_exif_tag(orientation):
     np.testing.assert_array_equal(image, upright)
 
 
+@pytest.mark.parametrize("orientation", [0, 1])
+def test_a_photo_whose_tag_says_upright_or_nothing_is_no_finding(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image, notes = decode(saved(Image.fromarray(NOISE), exif=exif), "a.png")
+    assert notes == []
+    np.testing.assert_array_equal(image, NOISE)
+
+
 def test_of_an_animation_the_first_frame_is_taken():
     data = saved(plain("RGB", (255, 0, 0)), "GIF", save_all=True, append_images=[plain("RGB", (0, 0, 255))])
     image, notes = decode(data, "a.gif")

@@ -367,7 +367,7 @@ def test_the_losses_are_those_of_the_loop_written_out(eight):
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, weight_decay=0.01)
     for epoch in range(2):
-        total, numbers = 0.0, images.chances(8, 5, epoch)
+        total, numbers = 0.0, images.random_numbers(8, 5, epoch)
         order = images.batches(np.arange(8), 3, training.seed_epoch(5, epoch + 1))
         for step, batch in enumerate(order):
             optimizer.param_groups[0]["lr"] = 0.01 * recipes.learning_rate_factor(3 * epoch + step, 6)
