@@ -94,9 +94,9 @@ def train(
         phase, epoch = upcoming
         started = time.perf_counter()
         if current is None or current.phase != phase:
-            current = None  # lets go of its activations,
-            if device.type == "cuda":  # a full sweep takes half a second
-                gc.collect()  # and of folded networks, which hold themselves in a circle
+            current = None  # lets go of its activations
+            if device.type == "cuda":  # and of folded networks, which hold themselves in a circle; takes half a second
+                gc.collect()
             if epoch == 0:
                 load_state(network, kept or network.state_dict())
             stored = (shared or {}).get(phase.train)
