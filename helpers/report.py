@@ -70,26 +70,22 @@ def _check_executed(path: Path, notebook: nbformat.NotebookNode) -> None:
 
 
 def _entry(path: Path, notebook: nbformat.NotebookNode) -> str:
-    """A card of the index: the notebook's title, its question, and what it found."""
+    """A card of the index: the notebook's title, the figure of its cell tagged "cover", and what it found."""
     title = re.search(r"^# (.+)$", notebook.cells[0].source, re.MULTILINE)
-    findings = [
-        line[2:].strip()
-        for cell in notebook.cells
-        if "findings" in cell.metadata.get("tags", [])
-        for output in cell.get("outputs", [])
-        for line in output.get("data", {}).get("text/markdown", "").splitlines()
-        if line.startswith("- ")
-    ]
+    found = "\n".join(_outputs(notebook, "findings", "text/markdown"))
+    findings = [line[2:].strip() for line in found.splitlines() if line.startswith("- ")]
     items = "".join(f"<li>{_inline(line)}</li>" for line in findings)
     heading = html.escape(title[1] if title else path.stem)
-    pictures = [
-        output["data"]["image/png"]
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-        if "image/png" in output.get("data", {})
-    ]
+    pictures = _outputs(notebook, "cover", "image/png")
     picture = f'<img alt="" src="data:image/png;base64,{pictures[0].strip()}">' if pictures else ""
     return f'<a class="page" href="{path.stem}.html"><h2>{heading}</h2>{picture}<ul>{items}</ul></a>'
+
+
+def _outputs(notebook: nbformat.NotebookNode, tag: str, kind: str) -> list[str]:
+    """What cells with this tag put out, of one MIME type."""
+    cells = [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+    outputs = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
+    return [data[kind] for data in outputs if kind in data]
 
 
 def _inline(markdown: str) -> str:

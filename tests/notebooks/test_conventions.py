@@ -96,5 +96,10 @@ def test_it_ends_with_findings_from_variables_and_what_to_try_next(path):
     assert cells[-1].source.startswith("## Try next")
 
 
+def test_one_figure_is_its_cover_in_the_report(path):
+    (cover,) = [cell for cell in read(path).cells if "cover" in cell.metadata.get("tags", [])]
+    assert re.search(r"^(plots|curves)\.", cover.source, re.MULTILINE)
+
+
 def test_the_readme_lists_it(path):
     assert f"notebooks/{path.name}" in (ROOT / "README.md").read_text()

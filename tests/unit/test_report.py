@@ -9,6 +9,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from helpers import report
 
 PICTURE = base64.b64encode(b"a picture").decode()
+OTHER = base64.b64encode(b"another one").decode()
 BADGE = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
     "(https://colab.research.google.com/github/OWNER/NAME/blob/main/notebooks/01.ipynb)"
@@ -26,12 +27,13 @@ def write(path, *cells):
 
 @pytest.fixture(scope="module")
 def notebook(tmp_path_factory):
-    """An executed notebook with a badge, a picture and two findings."""
+    """An executed notebook with a badge, two pictures and two findings."""
     findings = new_output("display_data", {"text/markdown": "- **9 of 10** are right\nby the way\n- `a < b`"})
     return write(
         tmp_path_factory.mktemp("executed") / "01-First.ipynb",
         new_markdown_cell(f"# 01 First: is it & <so>?\n\n{BADGE}\n\nThe question."),
-        executed("1 + 1", [new_output("display_data", {"image/png": PICTURE})]),
+        executed("0 + 1", [new_output("display_data", {"image/png": OTHER})]),
+        executed("1 + 1", [new_output("display_data", {"image/png": PICTURE})], tags=["cover"]),
         executed("found()", [findings], tags=["findings"]),
         new_code_cell(""),
     )
@@ -65,11 +67,11 @@ def test_the_badge_is_left_out_of_the_page(written):
     assert "The question." in written[1]
 
 
-def test_the_index_has_a_card_with_title_findings_and_first_picture(written):
+def test_the_index_has_a_card_with_title_findings_and_the_picture_that_is_its_cover(written):
     index, _ = written
     assert '<a class="page" href="01-First.html"><h2>01 First: is it &amp; &lt;so&gt;?</h2>' in index
     assert "<ul><li><b>9 of 10</b> are right</li><li><code>a &lt; b</code></li></ul>" in index
-    assert f'<img alt="" src="data:image/png;base64,{PICTURE}">' in index
+    assert re.findall('<img alt="" src="(.*?)">', index) == [f"data:image/png;base64,{PICTURE}"]
 
 
 def test_pages_stand_in_the_order_in_which_they_are_given(notebook, tmp_path):
