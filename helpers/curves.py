@@ -128,7 +128,8 @@ def costs(thresholds: pd.DataFrame, ways: pd.DataFrame, defect: str, title: str)
 def deletion_and_insertion(curves: dict[str, tuple[np.ndarray, np.ndarray]], title: str) -> Figure:
     """The probability of the true class, not calibrated, while pixels go and while they come, most important first.
 
-    curves: by method, both (M,) from no pixel to all of them, as the means of `faithfulness.deletion_and_insertion`.
+    curves: by method, both (M,) from no pixel to all of them, as the means of `faithfulness.deletion_and_insertion`,
+    dashed for the method "chance".
     """
     figure, axes = grid(1, 2, 3.4)
     names = {"deletion: lower is better": "taken away", "insertion: higher is better": "put back"}
@@ -136,7 +137,8 @@ def deletion_and_insertion(curves: dict[str, tuple[np.ndarray, np.ndarray]], tit
         for index, (method, both) in enumerate(curves.items()):
             share = np.linspace(0, 1, len(both[side]))
             label = f"{method}: {both[side].mean():.2f}"
-            axis.plot(share, both[side], color=PALETTE[index % len(PALETTE)], label=label)
+            color, line = ("#888888", "--") if method == "chance" else (PALETTE[index % len(PALETTE)], "-")
+            axis.plot(share, both[side], line, color=color, label=label)
         axis.set(xlabel=f"share of the pixels {done}", ylabel="probability of the true class, not calibrated")
         axis.set(xlim=(0, 1), ylim=(0, 1.02), title=name)
         axis.grid(alpha=0.25)

@@ -107,10 +107,12 @@ def test_robustness_draws_each_corruption_with_the_intervals_of_its_accuracies_a
 
 def test_deletion_and_insertion_are_drawn_for_each_method_with_their_means():
     curve = np.array([1.0, 0.5, 0.0])
-    figure = curves.deletion_and_insertion({"one": (curve, curve[::-1]), "two": (curve * 0.2, curve)}, "By importance")
+    both = {"one": (curve, curve[::-1]), "two": (curve * 0.2, curve), "chance": (curve, curve)}
+    figure = curves.deletion_and_insertion(both, "By importance")
     deletion, insertion = figure.axes
     assert deletion.lines[0].get_xydata().tolist() == [[0, 1], [0.5, 0.5], [1, 0]]
     assert insertion.lines[0].get_ydata().tolist() == [0, 0.5, 1]
     assert deletion.get_xlabel() == "share of the pixels taken away"
     assert insertion.get_xlabel() == "share of the pixels put back"
-    assert [text.get_text() for text in deletion.get_legend().get_texts()] == ["one: 0.50", "two: 0.10"]
+    assert [text.get_text() for text in deletion.get_legend().get_texts()] == ["one: 0.50", "two: 0.10", "chance: 0.50"]
+    assert [line.get_linestyle() for line in insertion.lines] == ["-", "-", "--"]
