@@ -80,7 +80,9 @@ def write(answers: pd.DataFrame, attribution: pd.DataFrame, wanted: argparse.Nam
     columns = ["network", "view", "accuracy", "95 % interval", "tested"]
     boxed = attribution[attribution["region"] == "damage box"]
     looked = evaluation.as_text(regions.summary(boxed, ["network", "view", "method"], seed=0))
-    looked = looked.drop(columns="overlap").rename(columns={"photo_times": "photo times"}).round(3).set_index("network")
+    looked = (
+        looked.drop(columns="overlap").rename(columns=lambda name: name.replace("_", " ")).round(3).set_index("network")
+    )
     page = PAGE.format(
         items=answers["item"].nunique(),
         annotated=boxed["item"].nunique(),

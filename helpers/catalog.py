@@ -6,7 +6,7 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -52,7 +52,7 @@ class Dataset(NamedTuple):
 
 
 def scan(
-    archive: Archive, progress: Callable[[Iterator], Iterator] = iter, *, group_look_alikes: bool = True
+    archive: Archive, progress: Callable[[Iterable], Iterable] = iter, *, group_look_alikes: bool = True
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The usable photos of a raw archive and the findings, as `checks.check_photos` gives them."""
     photos, misfits = read_layout(archive.names)

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import safetensors
+import safetensors.torch
 import torch
 from torch import nn
 
 from helpers import archives
-from helpers.cards import to_bytes
 from helpers.images import Examples
 
 Tensors = dict[str, torch.Tensor]
@@ -53,7 +52,8 @@ def save(
     for index, slots in (optimizer.state_dict()["state"] if optimizer else {}).items():
         tensors |= {f"optimizer.{index}.{slot}": tensor for slot, tensor in slots.items()}
     with archives.atomic(file) as unfinished:
-        unfinished.write_bytes(to_bytes(tensors, {"key": key, "history": json.dumps(history)}))
+        whole = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+        safetensors.torch.save_file(whole, unfinished, {"key": key, "history": json.dumps(history)})  # no copy as bytes
 
 
 def restore(optimizer: torch.optim.Optimizer, state: State) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import defusedxml.ElementTree
@@ -37,7 +37,7 @@ class _Look(NamedTuple):
 def check_photos(
     archive: Archive,
     photos: pd.DataFrame,
-    progress: Callable[[Iterator], Iterator] = iter,
+    progress: Callable[[Iterable], Iterable] = iter,
     *,
     group_look_alikes: bool = True,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -46,11 +46,11 @@ def check_photos(
     photos: the table of `layouts.read_layout`. The first table returned has besides: width and height in px,
     raw_sha256, boxes ([name, xmin, ymin, xmax, ymax] in px of the upright photo), annotated, and group: a number
     shared by all that must stand in one split, being one item or near duplicates of each other.
-    progress: wraps the iterator over the photos, to show how far it is. group_look_alikes: False where photos of
+    progress: wraps the list of photos, to show how far it is. group_look_alikes: False where photos of
     different things look the same, as those of parts that lie alike under a fixed camera; then items alone group.
     """
     rows = list(photos.itertuples(index=False))
-    looks = list(progress(threaded(lambda row: _look(archive, row), rows)))
+    looks = list(threaded(lambda row: _look(archive, row), progress(rows)))
     findings = [
         (row.source, problem, action)
         for row, look in zip(rows, looks, strict=True)

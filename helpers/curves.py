@@ -32,10 +32,12 @@ def training(histories: dict[str, pd.DataFrame], figures: Sequence[str] = ("loss
                 _mark_phases(axis, history)
             axis.set(xlabel="epoch", ylabel=figure_name)
             axis.grid(alpha=0.25)
-            if figure_name != "loss":
-                axis.set_ylim(0, 1.02)
         row[0].set_title(name, loc="left", fontweight="bold")
-        row[-1].legend(fontsize=8, loc="lower right")
+    highest = max(axis.get_ylim()[1] for axis in axes[:, 0])
+    for column, figure_name in zip(axes.T, figures, strict=True):
+        for axis in column:  # one scale, or the noise of a network that learns nothing looks like learning
+            axis.set_ylim(0, highest if figure_name == "loss" else 1.02)
+    axes[0, -1].legend(fontsize=8)
     return figure
 
 
@@ -68,32 +70,43 @@ def learning(
     parts = list(table.groupby("network", sort=False))
     for index, (name, part) in enumerate(parts):
         aside = 1.03 ** (index - (len(parts) - 1) / 2)  # so that intervals of the same number do not hide each other
-        reach = [(part["value"] - part["low"]).clip(0), (part["high"] - part["value"]).clip(0)]
+        reach = np.clip([part["value"] - part["low"], part["high"] - part["value"]], 0, None)
         style = {"color": PALETTE[index % len(PALETTE)], "marker": "o", "capsize": 3, "label": name}
-        axis.errorbar(part["images"] * aside, part["value"], reach, **style)
-    if fitted:
-        numbers = np.geomspace(table["images"].min(), 2 * table["images"].max(), 50)
-        axis.plot(numbers, fitted(numbers), "--", color="#666666", label="fitted power law")
+        where = (part["images"] * aside).to_numpy(), part["value"].to_numpy()
+        axis.errorbar(*where, reach, **style, linestyle="none" if fitted else "-")
     ticks = sorted(set(table["images"]))
+    if fitted:
+        ticks.append(2 * ticks[-1])
+        numbers = np.geomspace(ticks[0], ticks[-1], 50)
+        expected = fitted(numbers)
+        axis.plot(numbers, expected, "--", color="#666666", label="fitted power law")
+        axis.annotate(f"{expected[-1]:.2f}", (ticks[-1], expected[-1]), xytext=(4, 0), textcoords="offset points")
     axis.set_xscale("log")
     axis.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
     axis.minorticks_off()
-    axis.set(xlabel="training images per class", ylabel=ylabel, ylim=(0, 1.02), title=title)
+    axis.set(xlabel="training images per class", ylabel=ylabel, title=title)
+    axis.set_ylim(max(0, table["low"].min() - 0.05), 1.02)
     axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
     axis.grid(alpha=0.25)
     return figure
 
 
 def reliability(tables: dict[str, pd.DataFrame], title: str) -> Figure:
-    """Accuracy against confidence for tables of `calibration.reliability`, two in a row; the diagonal is perfect."""
-    figure, axes = grid(-(-len(tables) // 2), min(2, len(tables)), 3.6)
-    figure.set_figwidth(4 * axes.shape[1])  # squares in a wide figure would lie far apart
+    """Accuracy, with 95 % intervals, against confidence for tables of `calibration.reliability`, three in a row.
+
+    The diagonal is perfect; larger dots are of more images.
+    """
+    figure, axes = grid(-(-len(tables) // 3), min(3, len(tables)), 3.6)
+    figure.set_figwidth(3.7 * axes.shape[1])  # squares in a wide figure would lie far apart
     for axis in axes.flat[len(tables) :]:
         axis.axis("off")
     for axis, (name, table) in zip(axes.flat, tables.items(), strict=False):
         axis.plot([0, 1], [0, 1], ":", color="black")
-        axis.plot(table["confidence"], table["accuracy"], "-", color=PALETTE[1])
-        axis.scatter(table["confidence"], table["accuracy"], 20 + 200 * table["images"] / table["images"].sum())
+        right = (table["accuracy"] * table["images"]).round()
+        ends = [uncertainty.wilson(*counts) for counts in zip(right, table["images"], strict=True)]
+        axis.vlines(table["confidence"], *zip(*ends, strict=True), color=PALETTE[1])
+        areas = 20 + 200 * table["images"] / table["images"].sum()
+        axis.scatter(table["confidence"], table["accuracy"], areas, color=PALETTE[1], clip_on=False)
         axis.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy", title=name, aspect="equal")
         axis.grid(alpha=0.25)
     figure.suptitle(title, fontweight="bold")
@@ -108,17 +121,20 @@ def costs(thresholds: pd.DataFrame, ways: pd.DataFrame, defect: str, title: str)
     """
     figure, axes = grid(1, 2, 3.6)
     cost, trade = axes[0]
-    cost.plot(thresholds.index, thresholds["cost"], color=PALETTE[1], label="one threshold, no inspection")
-    trade.plot(thresholds["alarms"], thresholds["found"], color=PALETTE[1], label="one threshold, no inspection")
+    cost.plot(thresholds.index, thresholds["cost"], color="black")
+    trade.plot(thresholds["alarms"], thresholds["found"], color="black", label="one threshold, no inspection")
     for index, (name, row) in enumerate(ways.iterrows()):
-        color = PALETTE[(index + 2) % len(PALETTE)]
-        cost.axhline(row["cost"], color=color, linestyle="--", linewidth=1.2, label=name)
-        trade.plot(row["alarms"], row["found"], "o", color=color, label=name)
+        color, label = PALETTE[index % len(PALETTE)], f"{name}: {row['cost']:,.0f}"
+        cost.axhline(row["cost"], color=color, linestyle="--", linewidth=1.5)
+        ring = {"markersize": 14 - 3 * index, "markerfacecolor": "none", "markeredgewidth": 2}  # equal ones stay seen
+        trade.plot(row["alarms"], row["found"], "o", color=color, label=label, **ring)
+    every = pd.concat([thresholds["cost"], ways["cost"]])
+    cost.set_yscale("symlog", linthresh=every[every > 0].min() if every.any() else 1)
+    cost.yaxis.set_major_formatter("{x:,.0f}")
     cost.set(xlabel=f"threshold on the probability of {defect}", ylabel="cost of 1,000 items", xlim=(0, 1))
-    cost.set_ylim(0, 1.08 * max(thresholds["cost"].max(), ways["cost"].max()))
-    trade.set(xlabel=f"false alarms (share of what is not {defect})", ylabel=f"share of {defect}, found or inspected")
-    trade.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
-    trade.legend(fontsize=8, loc="lower right")
+    trade.set(xlabel=f"false alarms (share of what is not {defect})", ylabel=f"share of {defect} that is not passed")
+    trade.set(xlim=(-0.05, 1.05), ylim=(-0.05, 1.05))
+    trade.legend(fontsize=8, loc="lower right", title="cost of 1,000 items")
     for axis in (cost, trade):
         axis.grid(alpha=0.25)
     figure.suptitle(title, fontweight="bold")
@@ -139,7 +155,7 @@ def deletion_and_insertion(curves: dict[str, tuple[np.ndarray, np.ndarray]], tit
             label = f"{method}: {both[side].mean():.2f}"
             color, line = ("#888888", "--") if method == "chance" else (PALETTE[index % len(PALETTE)], "-")
             axis.plot(share, both[side], line, color=color, label=label)
-        axis.set(xlabel=f"share of the pixels {done}", ylabel="probability of the true class, not calibrated")
+        axis.set(xlabel=f"share of the pixels {done}", ylabel="probability of the true class")
         axis.set(xlim=(0, 1), ylim=(0, 1.02), title=name)
         axis.grid(alpha=0.25)
         axis.legend(fontsize=8, title="mean of the curve")
@@ -147,11 +163,11 @@ def deletion_and_insertion(curves: dict[str, tuple[np.ndarray, np.ndarray]], tit
     return figure
 
 
-def robustness(accuracy: pd.DataFrame, unfamiliar: pd.DataFrame, count: int, title: str) -> Figure:
+def robustness(accuracy: pd.DataFrame, unfamiliar: pd.DataFrame, count: int, baseline: float, title: str) -> Figure:
     """Against the strength of each corruption the accuracy, with 95 % intervals, and the share that is unfamiliar.
 
     Both tables have a row for each kind, which gets a panel, and a column for each strength from 0 on.
-    count: of items that were answered.
+    count: of items that were answered. baseline: the accuracy of always giving the most frequent answer.
     """
     columns = 3
     figure, axes = grid(-(-len(accuracy) // columns), columns, 2.3)
@@ -160,27 +176,24 @@ def robustness(accuracy: pd.DataFrame, unfamiliar: pd.DataFrame, count: int, tit
     for axis, (kind, values) in zip(axes.flat, accuracy.iterrows(), strict=False):
         ends = [uncertainty.wilson(round(value * count), count) for value in values]
         axis.fill_between(values.index, *zip(*ends, strict=True), color=PALETTE[1], alpha=0.15, linewidth=0)
-        axis.plot(values.index, values, "o-", color=PALETTE[1], markersize=4, label="accuracy")
-        axis.plot(values.index, unfamiliar.loc[kind], "--", color=PALETTE[0], label="images unfamiliar")
-        axis.set(ylim=(0, 1.02), title=kind, xlabel="strength (0: as it is)", ylabel="share")
+        axis.plot(values.index, values, "o-", color=PALETTE[1], markersize=4, label="accuracy of items")
+        axis.plot(values.index, unfamiliar.loc[kind], "--", color=PALETTE[0], label="unfamiliar images")
+        axis.axhline(baseline, color="black", linestyle=":", label="most frequent class")
+        axis.set(ylim=(0, 1.02), title=kind)
         axis.set_xticks(list(values.index))
         axis.grid(alpha=0.25)
-    axes.flat[0].legend(fontsize=8)
+    for axis in axes[-1]:
+        axis.set_xlabel("strength (0: as it is)")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("share")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(title, fontweight="bold")
     return figure
 
 
 def _mark_phases(axis: Axes, history: pd.DataFrame) -> None:
-    for index, (phase, part) in enumerate(history.groupby("phase", sort=False)):
+    for phase, part in history.groupby("phase", sort=False):
         if part["epoch"].iloc[0] > 1:
             axis.axvline(part["epoch"].iloc[0] - 0.5, color="black", linewidth=0.8, linestyle=":")
-        axis.annotate(
-            phase,
-            (part["epoch"].iloc[0] - 0.5, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(2, -11 * index),  # a line lower than the one before, which may last one epoch only
-            textcoords="offset points",
-            fontsize=8,
-            va="top",
-            color="#555555",
-        )
+        place = {"transform": axis.get_xaxis_transform(), "rotation": 90, "va": "bottom", "fontsize": 8}
+        axis.text(part["epoch"].iloc[0] - 0.5, 0.03, phase, color="#555555", **place)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -42,7 +42,7 @@ def load_images(
     dataset: Dataset,
     height: int,
     width: int,
-    progress: Callable[[Iterator], Iterator] = iter,
+    progress: Callable[[Iterable], Iterable] = iter,
     memory_bytes: int = arrays.MEMORY_BYTES,
 ) -> arrays.Array:
     """All images of the data set, (N, 3, height, width) uint8, in the order of its catalog, decoded once.
@@ -63,8 +63,8 @@ def load_images(
             path, crop = task
             return resize(_photo(archive, path), height, width, crop)[None]
 
-        decoded = threaded(pixels, zip(paths, crops, strict=True))
-        return arrays.collect(progress(decoded), shape, np.uint8, file, memory_bytes)
+        decoded = threaded(pixels, progress(list(zip(paths, crops, strict=True))))
+        return arrays.collect(decoded, shape, np.uint8, file, memory_bytes)
 
 
 def to_pixels(data: bytes, name: str, height: int, width: int) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -19,12 +20,12 @@ from helpers.layouts import SPLITS
 PALETTE = ["#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]  # Okabe and Ito
 SPLIT_COLORS = dict(zip(SPLITS, ("#444444", "#888888", "#C4C4C4"), strict=True))
 BOX_COLOR = "#E69F00"
+_REGION_LOOKS = {
+    "damage box": {"fmt": "D", "color": PALETTE[0]},
+    "carton": {"fmt": "o", "color": PALETTE[1]},
+    "belt": {"fmt": "s", "color": "#888888"},
+}
 _WIDTH = 11  # inches
-
-
-def class_color(label: str, classes: Sequence[str]) -> str:
-    """One color for a class, the same in every figure."""
-    return PALETTE[list(classes).index(label) % len(PALETTE)]
 
 
 def grid(rows: int, columns: int, row_height: float) -> tuple[Figure, np.ndarray]:
@@ -70,7 +71,7 @@ def gallery(
     return figure
 
 
-def split_counts(catalog: pd.DataFrame, classes: Sequence[str]) -> Figure:
+def split_counts(catalog: pd.DataFrame) -> Figure:
     """Images of each class (and view) in each split, as bars side by side."""
     groups = (
         catalog.groupby(["label", "view", "split"]).size().unstack(fill_value=0).reindex(columns=SPLITS, fill_value=0)
@@ -84,31 +85,9 @@ def split_counts(catalog: pd.DataFrame, classes: Sequence[str]) -> Figure:
         if len(names) <= 24:
             axis.bar_label(bars, label_type="center", fontsize=9, color="white" if split == "train" else "black")
         left += groups[split].to_numpy()
-    for tick, (label, _) in zip(axis.get_xticklabels(), groups.index, strict=True):
-        tick.set_color(class_color(label, classes))
-        tick.set_rotation(90 if len(names) > 12 else 0)
+    axis.tick_params("x", rotation=90 if len(names) > 12 else 0)
     axis.set(ylabel="images", title=f"{len(catalog)} images of {catalog['item'].nunique()} items in three splits")
-    axis.legend(title="split", loc="upper left", bbox_to_anchor=(1, 1))
-    return figure
-
-
-def sizes(raw: pd.DataFrame, stored: pd.DataFrame) -> Figure:
-    """Width and height in px of the photos as they came and as they are stored; larger dots are more photos."""
-    figure, axes = grid(1, 2, 3.6)
-    for axis, table, title in zip(axes[0], (raw, stored), ("As they came", "As stored"), strict=True):
-        counts = table.groupby(["width", "height"]).size().reset_index(name="images")
-        axis.scatter(counts["width"], counts["height"], 30 + 270 * counts["images"] / counts["images"].max(), alpha=0.6)
-        largest = counts.sort_values("images").iloc[-1]
-        axis.annotate(
-            f"{largest['width']} x {largest['height']} px\n{largest['images']} images",
-            (largest["width"], largest["height"]),
-            xytext=(14, 0),
-            textcoords="offset points",
-            va="center",
-        )
-        axis.set(title=title, xlabel="width (px)", ylabel="height (px)")
-        axis.set_xlim(0, counts["width"].max() * 1.5)
-        axis.set_ylim(0, counts["height"].max() * 1.5)
+    axis.legend(title="split", loc="upper left", bbox_to_anchor=(1, 1), reverse=True)  # as they lie on each other
     return figure
 
 
@@ -120,23 +99,23 @@ def confusions(predicted: pd.DataFrame, classes: Sequence[str], title: str) -> F
         part = predicted[predicted["view"] == view]
         matrix = confusion_matrix(part["label"], part["predicted"], labels=list(classes))
         confusion(matrix, classes, axis)
-        axis.set_title(f"{view or 'all'}: {np.trace(matrix)} of {matrix.sum()} right")
+        axis.set_title(f"{view}: {np.trace(matrix)} of {matrix.sum()} right".removeprefix(": "))
     figure.suptitle(title, fontweight="bold")
     return figure
 
 
 def confusion(matrix: np.ndarray, classes: Sequence[str], axis: Axes) -> Axes:
-    """A confusion matrix (C, C) drawn on given axes: darker is a larger share of the true class."""
-    shares = matrix / matrix.sum(1, keepdims=True).clip(1)
-    axis.imshow(shares, cmap="Greys", vmin=0, vmax=1.3)
+    """A confusion matrix (C, C) on given axes: darker is a larger share of the true class, and mistakes are orange."""
+    shares, right = matrix / matrix.sum(1, keepdims=True).clip(1), np.eye(len(classes), dtype=bool)
+    axis.imshow(np.where(right, shares, np.nan), cmap="Greys", vmin=0, vmax=1.3)
+    axis.imshow(np.where(right, np.nan, shares**0.5), cmap="Oranges", vmin=0, vmax=1.3)  # the root shows rare ones
     ticks = range(len(classes))
     axis.set_xticks(ticks, classes, rotation=90 if len(classes) > 4 else 0)
     axis.set_yticks(ticks, classes)
     axis.set(xlabel="predicted", ylabel="true")
     if len(classes) <= 12:
         for row, column in np.ndindex(matrix.shape):
-            wrong = row != column and matrix[row, column] > 0
-            color = PALETTE[0] if wrong else "white" if shares[row, column] > 0.6 else "black"
+            color = "white" if row == column and shares[row, column] > 0.8 else "black"
             axis.text(column, row, matrix[row, column], ha="center", va="center", color=color, fontweight="bold")
     return axis
 
@@ -186,7 +165,7 @@ def gains(before: pd.Series, after: pd.Series, count: int, title: str) -> Figure
     for row, label in enumerate(shown):
         axis.plot([before[label], after[label]], [row, row], color="#BBBBBB", linewidth=3, zorder=1)
     axis.scatter(before[shown], range(len(shown)), color=PALETTE[0], label=before.name, zorder=2)
-    axis.scatter(after[shown], range(len(shown)), color=PALETTE[1], marker="D", label=after.name, zorder=2)
+    axis.scatter(after[shown], range(len(shown)), color=PALETTE[2], marker="D", label=after.name, zorder=2)
     if len(shown) < len(order):
         axis.axhline(count - 0.5, color="black", linestyle=":", linewidth=1)  # the classes between are left out
     axis.set_yticks(range(len(shown)), shown)
@@ -219,7 +198,7 @@ def answers(
         for axis in (picture, heated):
             axis.axis("off")
         values = [row[label] for label in classes]
-        drawn = bars.barh(classes, values, color=[class_color(label, classes) for label in classes])
+        drawn = bars.barh(classes, values, color=["black" if value == max(values) else "#AAAAAA" for value in values])
         bars.bar_label(drawn, [f"{value:.0%}" for value in values], padding=3, fontsize=9)
         if marked:
             bars.axvline(threshold, color="black", linestyle=":", linewidth=1)
@@ -236,28 +215,35 @@ def accuracies(table: pd.DataFrame, baseline: float) -> Figure:
     table: columns network, view, accuracy, accuracy low, accuracy high.
     """
     networks, views = list(dict.fromkeys(table["network"])), list(dict.fromkeys(table["view"]))
-    figure, axes = grid(1, 1, 3.4)
+    figure, axes = grid(1, 1, 0.35 * len(table) + 0.8)
     axis = axes[0, 0]
-    width = 0.8 / len(networks)
-    for index, name in enumerate(networks):
-        own = table[table["network"] == name].set_index("view").reindex(views)
-        values = own["accuracy"]
-        reach = [values - own["accuracy low"], own["accuracy high"] - values]
-        places = np.arange(len(views)) + (index - (len(networks) - 1) / 2) * width
-        bars = axis.bar(places, values, width * 0.92, label=name, color=PALETTE[(index + 1) % len(PALETTE)])
-        axis.errorbar(places, values, reach, fmt="none", ecolor="black", capsize=3, linewidth=1)
-        axis.bar_label(bars, [f"{value:.2f}" for value in values], fontsize=9, label_type="center", color="white")
-    axis.axhline(baseline, color="black", linestyle=":", label="most frequent class")
-    axis.set_xticks(range(len(views)), [view or "all" for view in views])
-    axis.set(ylim=(0, 1.08), ylabel="accuracy", title="Test accuracy by view, with 95 % intervals")
-    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    axis.axvline(baseline, color="black", linestyle=":")
+    axis.text(baseline, -0.6, " most frequent class", fontsize=9)
+    for row in table.to_dict("records"):
+        index = networks.index(row["network"])
+        place = views.index(row["view"]) + (index - (len(networks) - 1) / 2) * 0.8 / len(networks)
+        value, color = row["accuracy"], PALETTE[(index + 1) % len(PALETTE)]
+        reach = [[value - row["accuracy low"]], [row["accuracy high"] - value]]
+        axis.errorbar(value, place, xerr=reach, fmt="o", color=color)
+        axis.text(row["accuracy high"] + 0.01, place, f"{value:.2f} {row['network']}", va="center", fontsize=9)
+    axis.set_yticks(range(len(views)), [view or "all" for view in views])
+    axis.set_xticks(np.linspace(0, 1, 6))
+    axis.set(xlim=(0, 1.3), ylim=(len(views) - 0.4, -0.6), xlabel="accuracy, with 95 % interval")
+    axis.set_title("Test accuracy by view", pad=14)
     return figure
 
 
 def attribution_panels(
-    rows: Sequence[pd.DataFrame], titles: Sequence[str], captions: Sequence[Sequence[str]], title: str
+    rows: Sequence[pd.DataFrame],
+    titles: Sequence[str],
+    captions: Sequence[Sequence[str]],
+    title: str,
+    *,
+    comparable: bool,
 ) -> Figure:
     """A row for each photo: the photo with its boxes, then the attribution of each network laid over it.
+
+    comparable: the maps of a row have one scale, so that a network that hardly minds any pixel gets a pale map.
 
     rows: for each photo a table, one line a network, with columns image (H, W, 3) uint8, map (H, W), boxes in px of
     that image, and window, as for `gallery`. captions: for each photo one for each network.
@@ -270,8 +256,9 @@ def attribution_panels(
     for table, axis_row, name, row_captions in zip(rows, axes, titles, captions, strict=True):
         axis_row[0].imshow(table["image"].iloc[0])
         axis_row[0].set_title(name, fontsize=9)
+        darkest = max(_darkest(_smooth(found)) for found in table["map"]) if comparable else None
         for axis, line, caption in zip(axis_row[1:], table.itertuples(), row_captions, strict=False):
-            heat(line.image, line.map, axis)
+            heat(line.image, line.map, axis, darkest)
             axis.set_title(caption, fontsize=9)
         for axis, line in zip(axis_row, [*table.head(1).itertuples(), *table.itertuples()], strict=False):
             _show_window(axis, line.image, line.window)
@@ -283,46 +270,50 @@ def attribution_panels(
 
 def outline(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """A copy of the image (H, W, 3) with the rim of the mask (H, W) drawn into it."""
-    rim = ndimage.binary_dilation(mask, iterations=2) & ~mask
+    rim = ndimage.binary_dilation(mask, iterations=max(2, image.shape[1] // 160)) & ~mask
     copy = image.copy()
     copy[rim] = ImageColor.getrgb(BOX_COLOR)
     return copy
 
 
-def heat(image: np.ndarray, attribution: np.ndarray, axis: Axes) -> Axes:
-    """The attribution (H, W) over a pale gray image (H, W, 3): red where it speaks for the answer, blue against it."""
-    scale = max(np.percentile(np.abs(attribution), 99.5), 1e-12)
+def heat(image: np.ndarray, attribution: np.ndarray, axis: Axes, darkest: float | None = None) -> Axes:
+    """The attribution (H, W) over a pale gray image (H, W, 3): red where it speaks for the answer, blue against it.
+
+    It is smoothed a little, or red and blue grain would mix to purple. darkest: the attribution that gets the full
+    color; by default nearly the largest one.
+    """
+    drawn = _smooth(attribution)
+    scale = max(_darkest(drawn) if darkest is None else darkest, 1e-12)
     axis.imshow(255 - (255 - image.mean(2)) * 0.45, cmap="gray", vmin=0, vmax=255)
-    for color, values in (("Reds", attribution), ("Blues", -attribution)):
+    for color, values in (("Reds", drawn), ("Blues", -drawn)):
         strength = np.clip(values / scale, 0, 1)
         axis.imshow(np.ones_like(strength), cmap=color, vmin=0, vmax=1.15, alpha=strength**0.8)
     return axis
 
 
-def region_shares(table: pd.DataFrame, title: str) -> Figure:
-    """Share of the attribution that falls in each region, beside the share of the area that the region has.
+def region_times(summary: pd.DataFrame, title: str) -> Figure:
+    """How many times the attribution that chance would put there each region has, with its interval, by method.
 
-    table: columns network, view, region, attribution, area (0 to 1).
+    A panel for each network and view. summary: of `regions.summary`, with the columns method, network, view and
+    region in front.
     """
-    if table.empty:
+    if summary.empty:
         return _note("No region is known: neither damage boxes nor a camera that stands still")
-    views, regions = list(dict.fromkeys(table["view"])), list(dict.fromkeys(table["region"]))
-    figure, axes = grid(1, len(views), 3.4)
-    for axis, view in zip(axes[0], views, strict=True):
-        part = table[table["view"] == view]
-        names = list(dict.fromkeys(part["network"]))
-        series = {"share of area": part.groupby("region")["area"].mean().reindex(regions)}
-        series |= {
-            name: part[part["network"] == name].set_index("region")["attribution"].reindex(regions) for name in names
-        }
-        width = 0.8 / len(series)
-        for index, (name, values) in enumerate(series.items()):
-            places = np.arange(len(regions)) + (index - (len(series) - 1) / 2) * width
-            color = "#BBBBBB" if index == 0 else PALETTE[index % len(PALETTE)]
-            axis.bar_label(axis.bar(places, values, width * 0.92, label=name, color=color), fmt="%.2f", fontsize=8)
-        axis.set_xticks(range(len(regions)), regions)
-        axis.set(ylim=(0, 1.1), ylabel="share", title=view or "all images")
-        axis.legend(fontsize=8, loc="upper left")  # a view has networks of its own where they are specialists
+    networks, views, methods = (list(dict.fromkeys(summary[name])) for name in ("network", "view", "method"))
+    figure, axes = grid(len(networks), len(views), 0.3 * len(methods) + 0.8)
+    for (name, view), axis in zip(itertools.product(networks, views), axes.flat, strict=True):
+        part = summary[(summary["network"] == name) & (summary["view"] == view)]
+        for region, own in part.groupby("region", sort=False):
+            aside = 0.22 * (list(_REGION_LOOKS).index(region) - 1)
+            places = [methods.index(method) + aside for method in own["method"]]
+            reach = [(own["times"] - own["times low"]).clip(0), (own["times high"] - own["times"]).clip(0)]
+            axis.errorbar(own["times"], places, xerr=reach, label=region, markersize=5, **_REGION_LOOKS[region])
+        axis.axvline(1, color="black", linestyle=":")
+        axis.set_yticks(range(len(methods)), methods)
+        axis.set(xlim=(0, 1.03 * summary[["times", "times high"]].max(axis=None)), ylim=(len(methods) - 0.4, -0.6))
+        axis.set(title=", ".join(filter(None, (name, view))), xlabel="times the attribution of chance")
+    handles = {name: drawn for axis in axes.flat for drawn, name in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(title, fontweight="bold")
     return figure
 
@@ -332,6 +323,14 @@ def _note(text: str) -> Figure:
     axes[0, 0].axis("off")
     axes[0, 0].text(0.5, 0.5, text, ha="center", va="center")
     return figure
+
+
+def _smooth(attribution: np.ndarray) -> np.ndarray:
+    return ndimage.gaussian_filter(attribution, attribution.shape[1] / 160)
+
+
+def _darkest(attribution: np.ndarray) -> float:
+    return np.percentile(np.abs(attribution), 99.5)
 
 
 def _show_window(axis: Axes, image: np.ndarray, window: Sequence[float]) -> None:

@@ -7,8 +7,8 @@ import pandas as pd
 
 from helpers import uncertainty
 
-FIGURES = ("attribution", "area", "photo_area", "pointed", "overlap")
-_RATIOS = ("times", "photo_times", "overlap")
+FIGURES = ("attribution", "against", "area", "photo_area", "pointed", "overlap")
+_RATIOS = ("times", "times_against", "photo_times", "overlap")
 
 
 def scale_boxes(catalog: pd.DataFrame, height: int, width: int) -> list[list[list]]:
@@ -69,7 +69,8 @@ def region_table(maps: np.ndarray, regions: dict[str, np.ndarray], seen: np.ndar
     """For each image and region, how much of the attribution falls inside, beside the share of the area.
 
     maps: (N, H, W). regions: name to masks (N, H, W). seen: (N, H, W) bool, what of the photo the network saw.
-    Columns image (0 to N - 1), region, and FIGURES: `shares`; the region's share of what was seen (area), which an even
+    Columns image (0 to N - 1), region, and FIGURES: `shares`, of what speaks for the class and of what speaks against
+    it (0 for methods without a sign); the region's share of what was seen (area), which an even
     look would give it, and of the whole photo (photo_area), both 0 to 1; `pointed` and `ious`. An image without
     such a region (no box) has no row; one whose region was not seen has, with an area of 0.
     """
@@ -77,7 +78,8 @@ def region_table(maps: np.ndarray, regions: dict[str, np.ndarray], seen: np.ndar
     for name, masks in regions.items():
         table = pd.DataFrame({"image": range(len(maps)), "region": name})
         area = (masks & seen).sum((1, 2)) / seen.sum((1, 2))
-        figures = (shares(maps, masks), area, masks.mean((1, 2)), pointed(maps, masks), ious(maps, masks, seen))
+        both = shares(maps, masks), shares(-maps, masks)
+        figures = (*both, area, masks.mean((1, 2)), pointed(maps, masks), ious(maps, masks, seen))
         tables.append(table.assign(**dict(zip(FIGURES, figures, strict=True)))[masks.any((1, 2))])
     return pd.concat(tables, ignore_index=True)
 
@@ -86,17 +88,18 @@ def summary(table: pd.DataFrame, by: list[str], seed: int) -> pd.DataFrame:
     """Means over images for each group, with 95 % intervals: by bootstrap over items, of the pointing game by Wilson.
 
     table: rows of `region_table` with the columns of `by`, and item. Columns: by, images, attribution, area, times
-    (chance: the share of the attribution over that of the area), photo_times (the same over the region's share of the
-    whole photo), pointed, overlap; and for all but the first three their ends, as in "times low".
+    (chance: the share of the attribution over that of the area), times_against (the same of what speaks against the
+    class), photo_times (of what speaks for it, over the region's share of the whole photo), pointed, overlap; and for
+    the ratios, pointed and overlap their ends, as in "times low".
     """
     rows = []
     for names, part in table.groupby(by, sort=False):
         values = part[list(FIGURES)].to_numpy(float)
 
         def figures(chosen: np.ndarray, values: np.ndarray = values) -> np.ndarray:
-            attribution, area, photo_area, _, overlap = values[chosen].mean(0)
-            times = attribution / area if area else 0.0  # cut off: not seen, so not looked at
-            return np.array([times, attribution / photo_area, overlap])
+            attribution, against, area, photo_area, _, overlap = values[chosen].mean(0)
+            seen = area or np.inf  # cut off: not seen, so not looked at
+            return np.array([attribution / seen, against / seen, attribution / photo_area, overlap])
 
         found = figures(np.arange(len(part)))
         ends = uncertainty.bootstrap(figures, part["item"], seed)

@@ -14,6 +14,12 @@ _STYLE = """
 <style>
 body.without-code .jp-CodeCell > .jp-Cell-inputWrapper { display: none }
 body.without-code .jp-Cell-outputWrapper .jp-OutputPrompt { visibility: hidden }
+body.without-code .jp-CodeCell:not(:has(.jp-OutputArea-child)) { display: none }
+body.without-code .jp-OutputArea:not(:has(img, table, ul)) { max-height: 18em; overflow: auto }
+.jp-RenderedHTMLCommon table { margin-left: 0 }
+@media print { .report-bar { display: none } .jp-OutputArea { max-height: none !important }
+  .jp-RenderedHTMLCommon { zoom: 0.8 } pre { font-size: 9px !important }
+  img, tr { break-inside: avoid } h1, h2 { break-after: avoid } }
 .report-bar { position: sticky; top: 0; z-index: 9; padding: 8px 16px; background: #fff; border-bottom: 1px solid #ddd;
   font: 14px system-ui, sans-serif; display: flex; gap: 16px; align-items: center }
 main { max-width: 1100px; margin: 0 auto }
@@ -30,7 +36,7 @@ a.page {{ display: block; padding: 16px 20px; margin: 12px 0; border: 1px solid 
   text-decoration: none; color: inherit }}
 a.page:hover {{ border-color: #0072B2 }}
 h2 {{ margin: 0 0 4px; font-size: 18px; color: #0072B2 }} p {{ margin: 0 }}
-ul {{ margin: 8px 0 0; padding-left: 20px }} img {{ width: 100%; margin: 8px 0 }}
+ul {{ margin: 8px 0 0; padding-left: 20px }} img {{ display: block; max-width: 100%; max-height: 280px; margin: 8px 0 }}
 </style></head><body><h1>Report</h1>
 <p>One page for each notebook, in the order in which they ran. The code behind a page is a tick away, at its top.</p>
 {pages}</body></html>
@@ -47,6 +53,7 @@ def write_report(notebooks: list[Path], folder: Path) -> Path:
     for path in notebooks:
         notebook = nbformat.read(path, as_version=4)
         _check_executed(path, notebook)
+        _drop_bars(notebook)
         body, _ = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True).from_notebook_node(notebook)
         body = re.sub(r"<script[^>]*src=[^>]*>\s*</script>", "", body)  # opens from disk, with no network
         body = re.sub(r'<p><a href="https://colab[^>]*>.*?</p>', "", body, flags=re.DOTALL)
@@ -60,6 +67,16 @@ def write_report(notebooks: list[Path], folder: Path) -> Path:
 
 def _open_body(attributes: str) -> str:
     return f'<body{attributes}><script>document.body.classList.add("without-code")</script>{_BAR}'
+
+
+def _drop_bars(notebook: nbformat.NotebookNode) -> None:
+    """Take progress bars out of what was printed: once all is done they say nothing."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":
+                output.text = re.sub(r"^.*\d(%\||it \[).*\n?", "", output.text, flags=re.MULTILINE)
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if output.get("text", " ")]
 
 
 def _check_executed(path: Path, notebook: nbformat.NotebookNode) -> None:
@@ -77,7 +94,7 @@ def _entry(path: Path, notebook: nbformat.NotebookNode) -> str:
     items = "".join(f"<li>{_inline(line)}</li>" for line in findings)
     heading = html.escape(title[1] if title else path.stem)
     pictures = _outputs(notebook, "cover", "image/png")
-    picture = f'<img alt="" src="data:image/png;base64,{pictures[0].strip()}">' if pictures else ""
+    picture = f'<img alt="{heading}" src="data:image/png;base64,{pictures[0].strip()}">' if pictures else ""
     return f'<a class="page" href="{path.stem}.html"><h2>{heading}</h2>{picture}<ul>{items}</ul></a>'
 
 

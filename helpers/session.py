@@ -24,6 +24,7 @@ from tqdm import tqdm
 from helpers import archives
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # as in the C library's malloc.h
+_BROWSER_MEGABYTES = 200  # that a browser still downloads well from Colab
 PARAMETERS_MARK = "# Parameters of this notebook"
 Row = TypeVar("Row")
 
@@ -45,6 +46,8 @@ def start() -> None:
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "torchvision", "captum")]
     print(f"Python {platform.python_version()}, {', '.join(versions)}, {torch.get_num_threads()} CPU threads")
     print(f"Device: {describe(pick_device('auto'))}")
+    if _in_colab() and not torch.cuda.is_available():
+        print("Training is many times faster on a GPU: Runtime > Change runtime type > T4 GPU, then run all again")
 
 
 def keep_memory() -> None:
@@ -175,29 +178,33 @@ def someone_can_answer() -> bool:
 
 
 def require(path: Path, remedy: str) -> Path:
-    """The archive at `path`; in Colab it is asked for with an upload dialog where it is missing.
+    """The archive at `path`; in Colab, where it is missing, the file of that name in the Files pane, or an upload.
 
     Raises FileNotFoundError with the remedy where it is not to be had.
     """
+    dropped = Path.cwd() / path.name  # where the Files pane puts things
+    if not path.exists() and _in_colab() and dropped.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        dropped.rename(path)
     if not path.exists() and _in_colab() and someone_can_answer():
-        from google.colab import files
-
-        print(f"{path.name} is not here: choose it on your computer ({remedy})")
-        for data in files.upload().values():
-            with archives.atomic(path) as unfinished:
-                unfinished.write_bytes(data)
+        _ask_for_archive(path, remedy)
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: {remedy}")
     return path
 
 
 def offer(path: Path) -> None:
-    """Say where a result lies, and hand it to the browser in Colab."""
-    print(f"Written: {path} ({path.stat().st_size / 2**20:.1f} MB)")
-    if _in_colab() and someone_can_answer():
-        from google.colab import files
+    """Say where a result lies, and hand it to the browser in Colab, if it is not too large for that."""
+    megabytes = path.stat().st_size / 2**20
+    print(f"Written: {path} ({megabytes:.1f} MB)")
+    if not (_in_colab() and someone_can_answer()):
+        return
+    if megabytes > _BROWSER_MEGABYTES:
+        print("That is much for a browser: copy it to Google Drive, or fetch it from the Files pane")
+        return
+    from google.colab import files
 
-        files.download(str(path))
+    files.download(str(path))
 
 
 def ask_for_photos() -> object | None:
@@ -227,6 +234,8 @@ def uploaded(answer: object | None) -> list[tuple[str, bytes]]:
     """Names and bytes of the photos that were chosen so far with what `ask_for_photos` gave."""
     if isinstance(answer, dict):  # Colab's
         return list(answer.items())
+    if answer and isinstance(answer.value, dict):  # ipywidgets before version 8
+        return [(name, bytes(file["content"])) for name, file in answer.value.items()]
     return [(file["name"], bytes(file["content"])) for file in answer.value] if answer else []
 
 
@@ -239,6 +248,22 @@ def progress(what: str) -> Callable[[Iterable[Row]], Iterable[Row]]:
 
 def quiet(line: str) -> None:
     """What reports nothing, in the place of print."""
+
+
+def _ask_for_archive(path: Path, remedy: str) -> None:
+    """Store at `path` what is uploaded, whatever its name; of several files each beside it, by its name."""
+    from google.colab import files
+
+    print(f"{path.name} is not here: choose it on your computer ({remedy})")
+    chosen = files.upload()
+    if len(chosen) > 1 and path.name not in chosen:
+        raise FileNotFoundError(f"{', '.join(chosen)} were chosen: choose {path.name} alone ({remedy})")
+    for name, data in chosen.items():
+        Path(name).unlink(missing_ok=True)  # Colab leaves a copy where the notebook runs
+        stored = path.with_name(name) if len(chosen) > 1 else path
+        with archives.atomic(stored) as unfinished:
+            unfinished.write_bytes(data)
+        print(f"Stored as {stored}: if it is the wrong file, delete it in the Files pane and run this cell again")
 
 
 def _assignments(source: str) -> dict[str, type]:

@@ -82,8 +82,9 @@ def download(address: str, checksum: str | None, folder: Path) -> Path:
     Raises ConnectionError where the download is refused, breaks off or brings something else.
     """
     pooch.get_logger().setLevel("WARNING")  # no advice on checksums amid a notebook
+    bar = session.someone_can_answer()
     try:
-        return Path(pooch.retrieve(address, checksum, fname=_file_name(address), path=folder, progressbar=False))
+        return Path(pooch.retrieve(address, checksum, fname=_file_name(address), path=folder, progressbar=bar))
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0][:300]
         raise ConnectionError(

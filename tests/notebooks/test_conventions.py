@@ -81,6 +81,11 @@ def test_set_up_is_the_first_code_and_the_same_everywhere(path):
     assert not re.search(r"install.*torch", set_up)
 
 
+def test_colab_opens_what_trains_on_a_gpu(path):
+    wanted = read(path).metadata.get("accelerator")
+    assert (wanted == "GPU") == (path.stem[:2] in ("02", "03", "04", "05", "06"))
+
+
 def test_code_cells_are_short_and_there_is_about_as_much_prose(path):
     cells = read(path).cells
     lines = {cell.id: len(cell.source.splitlines()) for cell in code_cells(path) if cell.id != "parameters"}

@@ -32,8 +32,15 @@ def test_training_marks_the_epoch_kept_and_where_a_phase_begins(history):
     assert [line.get_xydata()[0, 0] for line in loss.lines if line.get_linestyle() == ":"] == [2.5]
     assert [text.get_text() for text in loss.texts] == ["frozen", "fine-tuning"]
     assert (accuracy.get_xlabel(), accuracy.get_ylabel(), accuracy.get_ylim()) == ("epoch", "accuracy", (0, 1.02))
+    assert loss.get_ylim()[0] == 0
     assert [text.get_text() for text in accuracy.get_legend().get_texts()] == ["training", "validation", "epoch kept"]
     figure.draw_without_rendering()
+
+
+def test_losses_of_several_networks_have_one_scale(history):
+    one, _, other, _ = curves.training({"learns": history, "guesses": history.assign(train_loss=2.3)}).axes
+    assert one.get_ylim() == other.get_ylim()
+    assert one.get_ylim()[1] > 2.3
 
 
 def test_training_draws_the_figures_asked_for(history):
@@ -65,17 +72,22 @@ def test_learning_shows_intervals_and_reaches_to_twice_the_images():
     np.testing.assert_allclose(ends, [[0.4, 0.6], [0.6, 0.9]])
     fitted = next(line for line in axis.lines if line.get_label() == "fitted power law")
     assert fitted.get_xdata()[[0, -1]].tolist() == pytest.approx([5, 20])
+    assert [text.get_text() for text in axis.texts] == ["1.00"]  # of twice the images
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["5", "10", "20"]
+    assert axis.get_ylim()[0] == pytest.approx(0.35)
     figure.draw_without_rendering()
 
 
 def test_reliability_has_a_diagonal_to_compare_with():
-    table = pd.DataFrame({"confidence": [0.6, 0.9], "accuracy": [0.5, 0.8], "images": [1, 3]})
+    table = pd.DataFrame({"confidence": [0.6, 0.9], "accuracy": [0.5, 0.8], "images": [2, 10]})
     figure = curves.reliability({"before": table, "after": table}, "Sure and right")
     assert [axis.get_title() for axis in figure.axes] == ["before", "after"]
-    diagonal, line = figure.axes[0].lines
+    (diagonal,) = figure.axes[0].lines
     assert diagonal.get_xydata().tolist() == [[0, 0], [1, 1]]
-    assert line.get_xydata().tolist() == [[0.6, 0.5], [0.9, 0.8]]
-    assert figure.axes[0].collections[0].get_sizes().tolist() == [20 + 50, 20 + 150]
+    ends, dots = figure.axes[0].collections
+    assert dots.get_offsets().tolist() == [[0.6, 0.5], [0.9, 0.8]]
+    assert dots.get_sizes().tolist() == [20 + 200 * 2 / 12, 20 + 200 * 10 / 12]
+    np.testing.assert_allclose([end[:, 1] for end in ends.get_segments()], [[0.095, 0.905], [0.490, 0.943]], atol=1e-3)
     figure.draw_without_rendering()
 
 
@@ -84,21 +96,28 @@ def test_costs_show_what_each_way_costs_and_finds():
     ways = pd.DataFrame({"cost": [30.0], "found": [0.9], "alarms": [0.05]}, ["chosen"])
     cost, trade = curves.costs(thresholds, ways, "torn", "What each costs").axes
     assert cost.get_xlabel() == "threshold on the probability of torn"
-    assert trade.get_ylabel() == "share of torn, found or inspected"
+    assert trade.get_ylabel() == "share of torn that is not passed"
     assert cost.lines[0].get_xydata().tolist() == [[0, 100], [0.5, 40], [1, 90]]
     assert cost.lines[1].get_ydata() == [30, 30]
     assert trade.lines[0].get_xydata().tolist() == [[1, 1], [0.1, 0.8], [0, 0]]
     assert trade.lines[1].get_xydata().tolist() == [[0.05, 0.9]]
-    assert [text.get_text() for text in trade.get_legend().get_texts()] == ["one threshold, no inspection", "chosen"]
+    assert [text.get_text() for text in trade.get_legend().get_texts()] == [
+        "one threshold, no inspection",
+        "chosen: 30",
+    ]
+    assert cost.get_yscale() == "symlog"  # 0 has a place on it
 
 
 def test_robustness_draws_each_corruption_with_the_intervals_of_its_accuracies_and_what_is_unfamiliar():
     table = pd.DataFrame([[0.9, 0.8, 0.5], [0.9, 0.9, 0.9]], ["blur", "noise"], [0, 1, 2])
-    figure = curves.robustness(table, 1 - table, 10, "Spoilt")
+    figure = curves.robustness(table, 1 - table, 10, 0.4, "Spoilt")
     blur, noise, *others = figure.axes
     assert blur.lines[0].get_xydata().tolist() == [[0, 0.9], [1, 0.8], [2, 0.5]]
     assert blur.lines[1].get_ydata() == pytest.approx([0.1, 0.2, 0.5])
-    assert [text.get_text() for text in blur.get_legend().get_texts()] == ["accuracy", "images unfamiliar"]
+    assert blur.lines[2].get_ydata() == [0.4, 0.4]
+    (legend,) = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == ["accuracy of items", "unfamiliar images", "most frequent class"]
     assert (blur.get_title(), noise.get_title()) == ("blur", "noise")
     heights = blur.collections[0].get_paths()[0].vertices[:, 1]
     assert (heights.min(), heights.max()) == pytest.approx((0.237, 0.982), abs=1e-3)  # Wilson, 5 and 9 of 10

@@ -3,7 +3,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import same_color, to_rgba
-from matplotlib.container import BarContainer
 from matplotlib.patches import Rectangle
 
 from helpers import evaluation, fusing, plots
@@ -55,14 +54,6 @@ def predicted():
     return evaluation.predictions(table.assign(path=table["item"], group=table["item"]), probabilities, CLASSES)
 
 
-def test_a_class_has_one_color_and_no_other_class_has_it():
-    colors = [plots.class_color(label, CLASSES) for label in CLASSES]
-    assert colors == ["#D55E00", "#0072B2"]
-    many = [str(number) for number in range(9)]
-    assert len({plots.class_color(label, many) for label in many[:8]}) == 8
-    assert plots.class_color("8", many) == plots.class_color("0", many)  # there are eight colors
-
-
 def test_a_gallery_shows_each_image_with_its_title_and_boxes():
     marked = [[["tear", 1, 2, 5, 4]], [], [["dent", 0, 0, 2, 2], ["hole", 3, 3, 4, 5]]]
     figure = plots.gallery(photos(3), ["a", "b", "c"], boxes=marked, columns=2, title="Three")
@@ -83,34 +74,20 @@ def test_an_empty_gallery_says_so_instead_of_failing():
 def test_split_counts_stack_the_splits_of_each_class_and_view():
     splits = ["train", "train", "train", "validation", "test", "train"]
     catalog = pd.DataFrame({"label": ["damaged"] * 5 + ["intact"], "view": "side", "split": splits})
-    figure = plots.split_counts(catalog.assign(item=["a", "a", "b", "c", "d", "e"]), CLASSES)
+    figure = plots.split_counts(catalog.assign(item=["a", "a", "b", "c", "d", "e"]))
     (axis,) = figure.axes
     assert axis.get_title() == "6 images of 5 items in three splits"
     assert heights(axis) == [[3, 1], [1, 0], [1, 0]]
     assert [[bar.get_y() for bar in bars] for bars in axis.containers] == [[0, 0], [3, 1], [4, 1]]
-    assert legend(axis) == ["train", "validation", "test"]
+    assert legend(axis) == ["test", "validation", "train"]  # as they lie on each other
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["damaged\nside", "intact\nside"]
-    assert [tick.get_color() for tick in axis.get_xticklabels()] == ["#D55E00", "#0072B2"]
     assert sorted(texts(axis)) == ["0", "0", "1", "1", "1", "3"]
     figure.draw_without_rendering()
 
 
 def test_a_split_that_is_missing_has_bars_of_no_height():
     catalog = pd.DataFrame({"label": CLASSES, "view": "", "split": "train", "item": ["a", "b"]})
-    assert heights(plots.split_counts(catalog, CLASSES).axes[0]) == [[1, 1], [0, 0], [0, 0]]
-
-
-def test_sizes_name_the_most_frequent_one_before_and_after():
-    raw = pd.DataFrame({"width": [400, 400, 400, 300], "height": [300, 300, 300, 200]})
-    stored = pd.DataFrame({"width": [200] * 4, "height": [150] * 4})
-    figure = plots.sizes(raw, stored)
-    assert titles(figure) == ["As they came", "As stored"]
-    assert [texts(axis) for axis in figure.axes] == [["400 x 300 px\n3 images"], ["200 x 150 px\n4 images"]]
-    dots = figure.axes[0].collections[0]
-    assert dots.get_offsets().tolist() == [[300, 200], [400, 300]]
-    assert dots.get_sizes().tolist() == [30 + 90, 30 + 270]
-    assert [axis.get_xlabel() for axis in figure.axes] == ["width (px)"] * 2
-    figure.draw_without_rendering()
+    assert heights(plots.split_counts(catalog).axes[0]) == [[1, 1], [0, 0], [0, 0]]
 
 
 def test_confusions_count_what_is_right_in_each_view(predicted):
@@ -122,15 +99,18 @@ def test_confusions_count_what_is_right_in_each_view(predicted):
 
 
 def test_a_data_set_without_views_has_one_confusion_matrix_of_all(predicted):
-    assert titles(plots.confusions(predicted.assign(view=""), CLASSES, "")) == ["all: 2 of 6 right"]
+    assert titles(plots.confusions(predicted.assign(view=""), CLASSES, "")) == ["2 of 6 right"]
 
 
-def test_a_confusion_matrix_is_drawn_on_the_axis_given_with_mistakes_in_color():
+def test_a_confusion_matrix_is_drawn_on_the_axis_given_with_mistakes_in_another_color():
     axis = plt.Figure().add_subplot()
     assert plots.confusion(np.array([[9, 1], [0, 0]]), CLASSES, axis) is axis
     colors = {text.get_position(): text.get_color() for text in axis.texts}
-    assert colors == {(0, 0): "white", (1, 0): plots.PALETTE[0], (0, 1): "black", (1, 1): "black"}
-    np.testing.assert_allclose(axis.images[0].get_array(), [[0.9, 0.1], [0, 0]])  # a class that is absent is no error
+    assert colors == {(0, 0): "white", (1, 0): "black", (0, 1): "black", (1, 1): "black"}
+    right, wrong = (image.get_array().filled(np.nan) for image in axis.images)
+    np.testing.assert_allclose(right, [[0.9, np.nan], [np.nan, 0]])  # a class that is absent is no error
+    np.testing.assert_allclose(wrong, [[np.nan, 0.1**0.5], [0, np.nan]])
+    assert [image.get_cmap().name for image in axis.images] == ["Greys", "Oranges"]
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted", "true")
     assert [tick.get_text() for tick in axis.get_yticklabels()] == CLASSES
 
@@ -142,22 +122,18 @@ def test_a_large_confusion_matrix_goes_without_numbers():
     assert axis.get_xticklabels()[0].get_rotation() == 90
 
 
-def test_accuracies_stand_side_by_side_against_the_most_frequent_class():
+def test_accuracies_stand_with_their_intervals_by_view_against_the_most_frequent_class():
     table = pd.DataFrame({"network": ["a", "a", "b", "b"], "view": ["side", "top"] * 2, "accuracy": [0.5, 1, 0.75, 0]})
     table = table.assign(**{"accuracy low": [0.4, 0.9, 0.5, 0], "accuracy high": [0.7, 1, 0.9, 0.2]})
     figure = plots.accuracies(table, 0.6)
     (axis,) = figure.axes
-    bars = [container for container in axis.containers if isinstance(container, BarContainer)]
-    assert [[bar.get_height() for bar in container] for container in bars] == [[0.5, 1], [0.75, 0]]
-    reach = [line.get_segments() for line in axis.collections]
-    np.testing.assert_allclose([segment[:, 1] for segment in reach[0]], [[0.4, 0.7], [0.9, 1]])
-    assert texts(axis) == ["0.50", "1.00", "0.75", "0.00"]
-    assert legend(axis) == ["most frequent class", "a", "b"]
-    baseline = next(line for line in axis.lines if line.get_label() == "most frequent class")
-    assert list(baseline.get_ydata()) == [0.6, 0.6]
-    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["side", "top"]
-    first, second = (container[0] for container in bars)
-    assert first.get_x() + first.get_width() < second.get_x()
+    dots = [container[0].get_xydata()[0] for container in axis.containers]
+    np.testing.assert_allclose(dots, [[0.5, -0.2], [1, 0.8], [0.75, 0.2], [0, 1.2]])  # side above top, a above b
+    reach = [container[2][0].get_segments()[0][:, 0] for container in axis.containers]
+    np.testing.assert_allclose(reach, [[0.4, 0.7], [0.9, 1], [0.5, 0.9], [0, 0.2]])
+    assert texts(axis) == [" most frequent class", "0.50 a", "1.00 a", "0.75 b", "0.00 b"]
+    assert list(axis.lines[0].get_xdata()) == [0.6, 0.6]
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["side", "top"]
     figure.draw_without_rendering()
 
 
@@ -172,7 +148,8 @@ def test_attribution_panels_have_the_photo_first_and_then_a_network_each():
     image, maps = photos(1)[0], [np.zeros((6, 10)), np.eye(6, 10)]
     table = pd.DataFrame({"image": [image] * 2, "map": maps, "boxes": [[["tear", 1, 2, 3, 4]]] * 2})
     table["window"] = [(0.0, 0.0, 1.0, 1.0), (0.1, 0.5, 0.6, 1.0)]
-    figure = plots.attribution_panels([table, table[:1]], ["first", "second"], [["a 10 %", "b 90 %"], ["c"]], "Where")
+    captions = [["a 10 %", "b 90 %"], ["c"]]
+    figure = plots.attribution_panels([table, table[:1]], ["first", "second"], captions, "Where", comparable=False)
     assert titles(figure) == ["first", "a 10 %", "b 90 %", "second", "c", ""]
     assert [len(axis.images) for axis in figure.axes] == [1, 3, 3, 1, 3, 0]
     assert [boxes(axis) for axis in figure.axes[:5]] == [[[1, 2, 3, 4]]] * 5
@@ -193,6 +170,29 @@ def test_heat_is_red_for_and_blue_against_and_opaque_where_the_attribution_is_la
     assert (red == 0).sum() == (blue == 0).sum() == 15
 
 
+def strengths(figure):
+    """The strongest red of each map of a row of panels."""
+    return [axis.images[1].get_alpha().max() for axis in figure.axes[1:]]
+
+
+def test_comparable_maps_have_one_scale_so_that_a_weak_one_is_pale():
+    image, strong = photos(1, 8, 8)[0], np.eye(8)
+    table = pd.DataFrame({"image": [image] * 2, "map": [strong, strong / 4], "boxes": [[]] * 2})
+    table["window"] = [(0.0, 0.0, 1.0, 1.0)] * 2
+    given = [table], ["photo"], [["a", "b"]], "Where"
+    assert strengths(plots.attribution_panels(*given, comparable=True)) == pytest.approx([1, 0.25**0.8])
+    assert strengths(plots.attribution_panels(*given, comparable=False)) == [1, 1]
+
+
+def test_grain_of_both_colors_is_smoothed_away_and_what_belongs_together_stays():
+    grain = np.indices((40, 320)).sum(0) % 2 * 2.0 - 1  # red beside blue, pixel by pixel
+    grain[:, :40] = 1
+    axis = plots.heat(photos(1, 40, 320)[0], grain, plt.Figure().add_subplot())
+    red, blue = (image.get_alpha() for image in axis.images[1:])
+    assert red[:, :20].min() == pytest.approx(1)
+    assert max(red[:, 80:].max(), blue[:, 80:].max()) < 0.1
+
+
 def test_no_attribution_at_all_shows_the_photo_alone():
     axis = plots.heat(photos(1, 4, 4)[0], np.zeros((4, 4)), plt.Figure().add_subplot())
     assert all((image.get_alpha() == 0).all() for image in axis.images[1:])
@@ -210,23 +210,28 @@ def test_an_outline_runs_around_the_mask_and_leaves_the_image_as_it_was():
     assert not image.any()
 
 
-def test_region_shares_stand_beside_the_share_of_the_area():
-    rows = [("a", "side", "box", 0.5, 0.1), ("a", "side", "belt", 0.2, 0.7), ("a", "top", "box", 0.4, 0.2)]
-    rows += [("b", "side", "box", 0.3, 0.3), ("b", "side", "belt", 0.6, 0.7)]
-    table = pd.DataFrame(rows, columns=["network", "view", "region", "attribution", "area"])
-    figure = plots.region_shares(table, "Inside the box")
+def test_region_times_have_a_panel_for_each_network_and_view_and_a_line_for_each_method():
+    rows = [("IG", "a", "side", "damage box", 5.0, 3.0, 8.0), ("IG", "a", "side", "carton", 1.1, 1.0, 1.2)]
+    rows += [("CAM", "a", "side", "damage box", 0.5, 0.2, 0.9), ("IG", "a", "top", "belt", 2.0, np.nan, np.nan)]
+    table = pd.DataFrame(rows, columns=["method", "network", "view", "region", "times", "times low", "times high"])
+    figure = plots.region_times(table, "Where")
     side, top = figure.axes
-    assert titles(figure) == ["side", "top"]
-    assert figure.get_suptitle() == "Inside the box"
-    np.testing.assert_allclose(heights(side), [[0.2, 0.7], [0.5, 0.2], [0.3, 0.6]])
-    np.testing.assert_allclose(heights(top), [[0.2, np.nan], [0.4, np.nan]])  # no belt in this view
-    assert [legend(axis) for axis in (side, top)] == [["share of area", "a", "b"], ["share of area", "a"]]
+    assert titles(figure) == ["a, side", "a, top"]
+    assert figure.get_suptitle() == "Where"
+    dots = {bars.get_label(): bars[0].get_xydata() for bars in side.containers}
+    np.testing.assert_allclose(dots["damage box"], [[5, -0.22], [0.5, 0.78]])
+    np.testing.assert_allclose(dots["carton"], [[1.1, 0]])
+    np.testing.assert_allclose(side.containers[0][2][0].get_segments()[0][:, 0], [3, 8])
+    assert [tick.get_text() for tick in side.get_yticklabels()] == ["IG", "CAM"]
+    assert side.get_xlim() == top.get_xlim()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["damage box", "carton", "belt"]
     figure.draw_without_rendering()
 
 
-def test_without_regions_there_is_a_note_instead_of_bars():
-    figure = plots.region_shares(pd.DataFrame(columns=["network", "view", "region", "attribution", "area"]), "Inside")
-    assert "No region is known" in " ".join(text.get_text() for axis in figure.axes for text in axis.texts)
+def test_without_regions_there_is_a_note_instead_of_panels():
+    figure = plots.region_times(pd.DataFrame(columns=["network", "view", "region", "method", "times"]), "Inside")
+    assert "No region is known" in " ".join(texts(figure.axes[0]))
 
 
 def test_the_ways_to_learn_show_what_is_frozen_in_each():
@@ -263,6 +268,7 @@ def test_answers_show_photo_attribution_and_the_probability_of_each_class():
     assert titles(figure) == ["mine.jpg", "what counted for damaged", "not sure"]
     assert [bar.get_width() for bar in bars.patches] == [0.6, 0.4]
     assert texts(bars) == ["60%", "40%"]
+    assert [same_color(bar.get_facecolor(), "black") for bar in bars.patches] == [True, False]  # the likeliest
     assert bars.lines[0].get_xdata()[0] == 0.7
     *_, never = plots.answers(photos(1), [np.ones((6, 10))], table, CLASSES, NEVER, "Mine").axes
     assert (len(never.lines), never.get_xlabel()) == (0, "probability")

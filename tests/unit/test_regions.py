@@ -61,6 +61,15 @@ def test_the_region_table_sets_attribution_beside_area_and_leaves_out_what_an_im
     ]
 
 
+def test_what_speaks_against_the_class_is_counted_for_itself():
+    maps = np.array([[[3.0, -1.0], [1.0, -3.0]]])
+    box, seen = np.array([[[True, True], [False, False]]]), np.ones((1, 2, 2), bool)
+    table = regions.region_table(maps, {"box": box}, seen).assign(item="a")
+    assert table[["attribution", "against"]].to_numpy().tolist() == [[0.75, 0.25]]
+    (row,) = regions.summary(table, ["region"], seed=0).to_dict("records")
+    assert (row["times"], row["times_against"]) == (1.5, 0.5)
+
+
 def test_an_even_look_at_what_was_cut_out_is_chance_however_small_the_cut():
     seen, box = np.zeros((4, 20, 20), bool), np.zeros((4, 20, 20), bool)
     seen[:, 4:12, 6:16], box[:, 8:10, 7:11] = True, True
@@ -80,7 +89,8 @@ def test_a_region_that_was_cut_off_is_counted_as_missed():
 
 
 def table(attribution, area, region="box", pointed=False):
-    rows = [(f"item {number}", region, value, area, area / 2, pointed, 0.5) for number, value in enumerate(attribution)]
+    figures = [(value, value, area, area / 2, pointed, 0.5) for value in attribution]
+    rows = [(f"item {number}", region, *row) for number, row in enumerate(figures)]
     return pd.DataFrame(rows, columns=["item", "region", *regions.FIGURES])
 
 

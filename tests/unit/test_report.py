@@ -34,6 +34,7 @@ def notebook(tmp_path_factory):
         new_markdown_cell(f"# 01 First: is it & <so>?\n\n{BADGE}\n\nThe question."),
         executed("0 + 1", [new_output("display_data", {"image/png": OTHER})]),
         executed("1 + 1", [new_output("display_data", {"image/png": PICTURE})], tags=["cover"]),
+        executed("work()", [new_output("stream", text="work:  50%|==  | 1/2 [00:01<00:01]\n2 of 2 done\n")]),
         executed("found()", [findings], tags=["findings"]),
         new_code_cell(""),
     )
@@ -56,6 +57,11 @@ def test_a_page_has_its_outputs_and_its_code_a_tick_away(written):
     assert page.index("<body") < page.index('<div class="report-bar">') < page.index("The question.")
 
 
+def test_a_page_is_without_the_bars_that_told_how_far_it_was(written):
+    assert "2 of 2 done" in written[1]
+    assert "[00:01" not in written[1]
+
+
 def test_nothing_is_fetched_when_a_page_is_opened(written):
     for page in written:
         assert not re.search(r"<(script|img|link|iframe)[^>]*\s(src|href)\s*=\s*[\"']?(https?:)?//", page)
@@ -71,7 +77,7 @@ def test_the_index_has_a_card_with_title_findings_and_the_picture_that_is_its_co
     index, _ = written
     assert '<a class="page" href="01-First.html"><h2>01 First: is it &amp; &lt;so&gt;?</h2>' in index
     assert "<ul><li><b>9 of 10</b> are right</li><li><code>a &lt; b</code></li></ul>" in index
-    assert re.findall('<img alt="" src="(.*?)">', index) == [f"data:image/png;base64,{PICTURE}"]
+    assert re.findall('<img alt=".*?" src="(.*?)">', index) == [f"data:image/png;base64,{PICTURE}"]
 
 
 def test_pages_stand_in_the_order_in_which_they_are_given(notebook, tmp_path):

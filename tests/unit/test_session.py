@@ -277,6 +277,31 @@ def test_colab_asks_a_person_for_what_is_missing(tmp_path, colab):
     assert [file.name for file in path.parent.iterdir()] == ["data.zip"]
 
 
+def test_what_was_put_into_colabs_files_pane_is_taken_from_there(tmp_path, colab, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.zip").write_bytes(b"dropped")
+    path = session.require(tmp_path / "transfer" / "data.zip", "run 01 first")
+    assert path.read_bytes() == b"dropped"
+    assert not (tmp_path / "data.zip").exists()
+
+
+def test_both_archives_chosen_at_once_in_colab_are_stored_under_their_own_names(tmp_path, colab, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models.zip").touch()  # Colab's own copy
+    colab.uploads |= {"data.zip": b"photos", "models.zip": b"networks"}
+    path = session.require(tmp_path / "transfer" / "data.zip", "run 01 first")
+    assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == colab.uploads
+    assert "if it is the wrong file, delete it" in capsys.readouterr().out
+    assert [file.name for file in tmp_path.iterdir()] == ["transfer"]
+
+
+def test_several_files_of_which_none_is_the_one_asked_for_are_refused(tmp_path, colab):
+    colab.uploads |= {"a.zip": b"", "b.zip": b""}
+    with pytest.raises(FileNotFoundError, match=r"a\.zip, b\.zip were chosen: choose data\.zip alone \(run 01 first\)"):
+        session.require(tmp_path / "data.zip", "run 01 first")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_person_in_colab_who_uploads_nothing_gets_the_remedy(tmp_path, colab):
     with pytest.raises(FileNotFoundError, match="run 01 first"):
         session.require(tmp_path / "data.zip", "run 01 first")
@@ -288,6 +313,22 @@ def test_a_result_is_named_with_its_size_and_handed_over_in_colab(tmp_path, cola
     session.offer(path)
     assert capsys.readouterr().out == f"Written: {path} (1.5 MB)\n"
     assert colab.downloads == [str(path)]
+
+
+def test_what_is_too_large_for_a_browser_stays_where_it_is(tmp_path, colab, monkeypatch, capsys):
+    monkeypatch.setattr(session, "_BROWSER_MEGABYTES", 1)
+    (tmp_path / "models.zip").write_bytes(bytes(2**20 + 1))
+    session.offer(tmp_path / "models.zip")
+    assert "copy it to Google Drive" in capsys.readouterr().out
+    assert colab.downloads == []
+
+
+def test_in_colab_without_a_gpu_the_set_up_says_how_to_get_one(colab, monkeypatch, capsys):
+    for there, said in ((False, True), (True, False)):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        monkeypatch.setattr(session, "pick_device", lambda _: torch.device("cpu"))
+        session.start()
+        assert ("Change runtime type" in capsys.readouterr().out) == said
 
 
 def test_a_headless_run_hands_nothing_over(tmp_path, colab, monkeypatch):
@@ -355,3 +396,5 @@ def test_jupyter_shows_a_button_and_gives_the_photos_when_they_are_chosen(monkey
     assert session.uploaded(button) == []
     button.value = ({"name": "mine.jpg", "content": memoryview(b"photo")},)
     assert session.uploaded(button) == [("mine.jpg", b"photo")]
+    button.value = {"old.jpg": {"metadata": {}, "content": b"photo"}}  # ipywidgets 7
+    assert session.uploaded(button) == [("old.jpg", b"photo")]
