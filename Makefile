@@ -27,7 +27,8 @@ ARCHITECTURES ?= [resnet18, efficientnet_b0, mobilenet_v3_large]
 TRAINING ?=
 endif
 
-DEFECT_SET := $(if $(DEFECT),-r defect '$(DEFECT)')
+export RAW_DATA DEFECT  # for the shell, which takes them as they stand, quotes and all
+DEFECT_SET := $(if $(DEFECT),-r defect "$$DEFECT")
 
 .PHONY: help run test test-unit test-notebooks test-real test-oldest lint results results-series bench bench-large stamp pins clean
 
@@ -44,9 +45,9 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 run: $(READY)
-	@echo "1 of 4  Preparing the data from $(RAW_DATA)"
+	@echo "1 of 4  Preparing the data from $$RAW_DATA"
 	@mkdir -p report && rm -f report/0[1-3]-* report/index.html
-	@$(PAPERMILL) notebooks/01-DataPreparation.ipynb report/01-DataPreparation.ipynb -r raw_data '$(RAW_DATA)'
+	@$(PAPERMILL) notebooks/01-DataPreparation.ipynb report/01-DataPreparation.ipynb -r raw_data "$$RAW_DATA"
 	@echo "2 of 4  Training"
 	@$(PAPERMILL) notebooks/02-ModelTraining.ipynb report/02-ModelTraining.ipynb \
 		-y '{architectures: $(ARCHITECTURES), weights: $(START)}' $(TRAINING) $(PARAMETERS) $(DEFECT_SET)

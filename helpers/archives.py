@@ -9,6 +9,7 @@ import math
 import os
 import stat
 import time
+import uuid
 import zipfile
 import zlib
 from collections import deque
@@ -23,6 +24,14 @@ MAX_TOTAL_BYTES = 256 * 2**30
 _AHEAD = 64  # results of threads that may wait to be taken
 _TRIED = 16  # tasks that are done without threads, to see how long one takes
 _WORTH_A_THREAD = 0.0007  # s
+_MOST_THREADS = 8  # each may hold a photo of MAX_PIXELS
+_UNFINISHED = ".helpers-{}.unfinished"
+_DAY_SECONDS = 24 * 60 * 60
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    UnicodeDecodeError,
+    NotImplementedError,
+)  # a name or version of no zip is the last two
 _TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold: the same input gives the same bytes
 
 Task, Result = TypeVar("Task"), TypeVar("Result")
@@ -38,7 +47,7 @@ class Archive:
     names: the files' relative POSIX paths, sorted.
     Raises FileNotFoundError where `path` is missing, and ArchiveError where it is no zip or a member is hostile:
     a path that leaves the archive, a link, an encrypted member, two of one name, or more bytes than allowed. In a
-    folder, links to files are followed, and those to folders refused.
+    folder, links to files are followed; links to folders, and folders that cannot be listed, are refused.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -47,12 +56,7 @@ class Archive:
             raise FileNotFoundError(f"{self.path} is missing: give the path of a zip archive or of a folder")
         self._zip = None if self.path.is_dir() else _open_zip(self.path)
         if self._zip is None:
-            files = list(self.path.rglob("*"))
-            if linked := [file for file in files if file.is_symlink() and file.is_dir()]:
-                raise ArchiveError(f"{linked[0]} is a link to a folder, which is not followed: put the folder there")
-            self.names = sorted(
-                file.relative_to(self.path).as_posix() for file in files if file.is_file() or file.is_symlink()
-            )
+            self.names = sorted(_names_below(self.path))
         else:
             self.names = sorted(member.filename for member in _checked_members(self._zip, self.path))
 
@@ -72,13 +76,13 @@ class Archive:
         try:
             if self._zip is not None:
                 return self._zip.read(name)
-            file = self.path / name
-            _check_size(self.path, name, file.stat().st_size)
-            return file.read_bytes()
+            return _read_file(self.path, name)
         except (KeyError, FileNotFoundError):
             what = f": {name!r} is a link to nothing" if name in self.names else f" holds no {name!r}"
             raise ArchiveError(f"{self.path}{what}") from None
-        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, OSError) as error:
+        except PermissionError:
+            raise ArchiveError(f"{self.path}: {name!r} may not be read: give the right to read it") from None
+        except (*_ZIP_ERRORS, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
             raise ArchiveError(f"{self.path}: {name!r} is damaged ({error}): make the archive again") from error
 
     def digest(self) -> str:
@@ -134,7 +138,7 @@ def threaded(function: Callable[[Task], Result], tasks: Iterable[Task]) -> Itera
         yield from map(function, tasks)
         return
     waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(min(_MOST_THREADS, (os.cpu_count() or 1) + 4)) as pool:
         for task in tasks:
             waiting.append(pool.submit(function, task))
             if len(waiting) == _AHEAD:
@@ -145,14 +149,46 @@ def threaded(function: Callable[[Task], Result], tasks: Iterable[Task]) -> Itera
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Another path to write to, in a folder that is there: it becomes `path` at the end, or is gone after an error."""
+    """Another path to write to, in a folder that is there: it becomes `path` at the end, or is gone after an error.
+
+    What a killed run left there a day ago or earlier is cleared away.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.unfinished{path.suffix}")
+    for left in path.parent.glob(_UNFINISHED.format("*") + "*"):
+        if left.stat().st_mtime < time.time() - _DAY_SECONDS:
+            left.unlink(missing_ok=True)
+    unfinished = path.with_name(_UNFINISHED.format(uuid.uuid4().hex[:12]) + path.suffix)
     try:
         yield unfinished
+        with open(unfinished, "rb") as written:
+            os.fsync(written.fileno())  # or a power cut could leave an empty file under the final name
         os.replace(unfinished, path)
+    except OSError as error:
+        if error.errno and not error.filename:  # a full disk does not say where
+            error.filename = str(path)
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _names_below(folder: Path) -> Iterator[str]:
+    def refuse(error: OSError) -> None:
+        raise ArchiveError(f"{error.filename} cannot be listed ({error.strerror}): give the right to read it")
+
+    for parent, folders, files in os.walk(folder, onerror=refuse):
+        for name in folders:
+            if (linked := Path(parent, name)).is_symlink():
+                raise ArchiveError(f"{linked} is a link to a folder, which is not followed: put the folder there")
+        yield from (Path(parent, name).relative_to(folder).as_posix() for name in files)
+
+
+def _read_file(folder: Path, name: str) -> bytes:
+    file = folder / name
+    info = file.stat()
+    if not stat.S_ISREG(info.st_mode):  # a pipe would be waited for, a device never ends
+        raise ArchiveError(f"{folder}: {name!r} is no ordinary file: leave it out")
+    _check_size(folder, name, info.st_size)
+    return file.read_bytes()
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:
@@ -161,7 +197,7 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
             return zipfile.ZipFile(path, metadata_encoding="utf-8")  # a Mac's zips do not say that they are
         except UnicodeDecodeError:
             return zipfile.ZipFile(path)
-    except zipfile.BadZipFile:
+    except _ZIP_ERRORS:
         raise ArchiveError(f"{path} is not a zip archive, or only a part of one: copy or download it again") from None
 
 

@@ -58,7 +58,7 @@ def collect(
 ) -> Array:
     """The parts below each other, (N, ...): in memory up to `memory_bytes`, else in `file`, for the next run too.
 
-    parts: consumed only where there is no such file yet. The file is written whole or not at all.
+    parts: consumed only where there is no such file yet, or a broken one. The file is written whole or not at all.
     Raises ValueError where the parts do not add up to the shape, OSError where the file cannot be written.
     """
     if bytes_of(shape, dtype) <= memory_bytes:
@@ -68,7 +68,7 @@ def collect(
             filled += len(part)
         _check_rows(filled, shape)
         return array
-    if not file.exists():
+    if not _is_whole(file, shape, dtype):
         try:
             _write(parts, shape, dtype, file)
         except OSError as error:
@@ -96,6 +96,14 @@ def _write(parts: Iterable[torch.Tensor], shape: tuple[int, ...], dtype: np.dtyp
             stream.write(part.numpy().astype(dtype, copy=False).tobytes())
             filled += len(part)
         _check_rows(filled, shape)
+
+
+def _is_whole(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> bool:
+    try:
+        array = np.load(file, mmap_mode="r")
+    except (OSError, ValueError, EOFError):  # not there, cut off, or emptied by a power cut
+        return False
+    return array.shape == shape and array.dtype == dtype
 
 
 def _check_rows(filled: int, shape: tuple[int, ...]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -106,12 +107,13 @@ def _load_model(archive: Archive, name: str) -> Model:
         card = json.loads(archive.read(f"{name}/card.json"))
         if card["format_version"] != FORMAT_VERSION:
             raise ArchiveError(
-                f"{archive.path}: {name} has format {card['format_version']}, not {FORMAT_VERSION}: make it again, "
+                f"{archive.path}: {name} has format {card['format_version']!r}, not {FORMAT_VERSION}: make it again, "
                 "with the notebook that wrote it"
             )
         network = networks.build(card["architecture"], len(card["classes"]), "none")
         networks.load_state(network, safetensors.torch.load(archive.read(f"{name}/model.safetensors")))
         features = _load_features(archive, name, network, card["novelty_thresholds"])
+        _check(card, network)
     except ArchiveError:
         raise
     except (KeyError, TypeError, ValueError, safetensors.SafetensorError, RuntimeError) as error:
@@ -120,6 +122,24 @@ def _load_model(archive: Archive, name: str) -> Model:
             f"{archive.path}: {name} cannot be read ({reason}): make it again, with the notebook that wrote it"
         ) from error
     return Model(network.eval(), card, features)
+
+
+def _check(card: dict, network: nn.Module) -> None:
+    """Raise ValueError or KeyError for a card or weights that would answer wrongly, or fail in the middle of work."""
+    if missing := {"stored", "empty", "threshold", "fusing", "mirrored"} - set(card):
+        raise KeyError(f"its card lacks {', '.join(sorted(missing))}")
+    classes, decision, look = card["classes"], card.get("decision"), card["normalization"]
+    right = {
+        "classes": len(set(classes)) == len(classes) and all(isinstance(label, str) for label in classes),
+        "views": isinstance(card["views"], list),
+        "input": min(card["input"]["height"], card["input"]["width"]) > 0,
+        "normalization": len(look["mean"]) == len(look["deviation"]) == 3 and min(look["deviation"]) > 0,
+        "temperature": 0 < card["temperature"] < math.inf,
+        "decision": not decision or decision["defect"] in classes,
+        "weights": all(torch.isfinite(tensor).all() for tensor in network.state_dict().values()),
+    }
+    if wrong := [name for name, holds in right.items() if not holds]:
+        raise ValueError(f"{', '.join(wrong)} cannot be right")
 
 
 def _load_features(archive: Archive, name: str, network: nn.Module, views: Iterable[str]) -> dict[str, torch.Tensor]:

@@ -61,6 +61,12 @@ def scan(
     return table, pd.concat([misfit_rows, findings], ignore_index=True)
 
 
+def check_fractions(validation_fraction: float, test_fraction: float) -> None:
+    """Raise ValueError for shares of the validation and the test split that leave one of the three splits empty."""
+    if not (validation_fraction > 0 and test_fraction > 0 and validation_fraction + test_fraction < 1):
+        raise ValueError("validation_fraction and test_fraction must each be over 0, and together below 1")
+
+
 def assign_splits(
     photos: pd.DataFrame, *, validation_fraction: float, test_fraction: float, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -71,8 +77,7 @@ def assign_splits(
     are kept, a missing one is drawn from train; a group that stood in several goes to the one most protected.
     Raises SplitError where a label cannot be in all three splits, and ValueError for impossible fractions.
     """
-    if not (validation_fraction > 0 and test_fraction > 0 and validation_fraction + test_fraction < 1):
-        raise ValueError("validation_fraction and test_fraction must each be over 0, and together below 1")
+    check_fractions(validation_fraction, test_fraction)
     groups = photos.groupby("group").agg(
         label=("label", "first"),
         items=("item", "nunique"),
@@ -203,9 +208,10 @@ def load(path: str | Path) -> Dataset:
             dataset = Dataset(Path(path), catalog[COLUMNS], sha256=archive.digest(), **facts)
         except ArchiveError:
             raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ArchiveError(f"{path}: its catalog is damaged ({error}): run 01-DataPreparation again") from error
         check_names(dataset.classes, dataset.views)
+        _check_consistent(dataset)
         absent = set(catalog["path"]) - set(archive.names)
     if absent:
         raise ArchiveError(f"{path} lacks {len(absent)} images of its catalog, {min(absent)!r} first: make it again")
@@ -224,6 +230,20 @@ def overlaps(catalog: pd.DataFrame, column: str) -> list[str]:
     """The values of a column, "item" or "group", that stand in more than one split: there must be none."""
     splits = catalog.groupby(column)["split"].nunique()
     return splits.index[splits > 1].tolist()
+
+
+def _check_consistent(dataset: Dataset) -> None:
+    """Raise ArchiveError for a catalog that was changed by hand into one that no training can rely on."""
+    table = dataset.catalog
+    wrong = {
+        "labels that are no class": sorted(set(table["label"]) - set(dataset.classes)),
+        "views that are not named": sorted(set(table["view"]) - {"", *dataset.views}),
+        "splits that are none": sorted(set(table["split"]) - set(SPLITS)),
+        "paths that come twice": table.loc[table["path"].duplicated(), "path"].tolist(),
+        "items in two splits": overlaps(table, "item"),
+    }
+    if found := [f"{what} ({', '.join(names[:3])})" for what, names in wrong.items() if names]:
+        raise ArchiveError(f"{dataset.path}: its catalog has {' and '.join(found)}: run 01-DataPreparation again")
 
 
 def _draw(items: pd.Series, wanted: int, leave: int, generator: np.random.Generator) -> list[int]:

@@ -47,8 +47,8 @@ def read_layout(names: Iterable[str]) -> tuple[pd.DataFrame, list[tuple[str, str
     Raises LayoutError where no known layout explains the folders.
     """
     names = sorted(name for name in names if not is_junk(name))
-    unreadable = [name for name in names if not _is_utf8(name)]
-    names = [name for name in names if _is_utf8(name)]
+    odd = [name for name in names if not _is_plain(name)]
+    names = [name for name in names if _is_plain(name)]
     photos = [name for name in names if PurePosixPath(name).suffix.lower() in EXTENSIONS]
     if not photos:
         raise LayoutError(_unknown(names, f"no file is a photo ({', '.join(EXTENSIONS)})"))
@@ -57,7 +57,7 @@ def read_layout(names: Iterable[str]) -> tuple[pd.DataFrame, list[tuple[str, str
     others = set(names) - set(photos) - {name for stem, name in annotations.items() if stem in stems}
     unknown = "neither a photo, by its extension, nor boxes: save it as JPEG or PNG, if it is a photo"
     misfits = [(name, unknown) for name in sorted(others)]
-    misfits += [(ascii(name), "its name is not in UTF-8: rename it") for name in unreadable]
+    misfits += [(ascii(name), "its name is not in UTF-8, or holds control characters: rename it") for name in odd]
 
     divided = _is_divided(photos)
     parsed = [_parse(name, divided=divided) for name in photos]
@@ -81,6 +81,8 @@ def check_names(labels: Iterable[str], views: Iterable[str]) -> None:
         )
     if FUSED in set(views):
         raise LayoutError(f"No view can be called {FUSED!r}, as the answer of all views is: rename it")
+    if odd := sorted(view for view in set(views) if set(view) & set(":\\")):
+        raise LayoutError(f"No view can be called {' or '.join(map(repr, odd))}: rename it, without : and \\")
 
 
 def _read_views(photos: list[_Photo]) -> tuple[list[tuple], list[tuple[str, str]]] | None:
@@ -180,9 +182,9 @@ def is_junk(name: str) -> bool:
     return any(part.startswith(".") or part in _JUNK for part in PurePosixPath(name).parts)
 
 
-def _is_utf8(name: str) -> bool:
+def _is_plain(name: str) -> bool:
     """Python keeps bytes of a file name that mean nothing in UTF-8 as halves of surrogate pairs."""
-    return not any("\ud800" <= character <= "\udfff" for character in name)
+    return not any(character < " " or "\ud800" <= character <= "\udfff" for character in name)
 
 
 def _unknown(names: list[str], reason: str) -> str:

@@ -19,6 +19,7 @@ EXTENSIONS = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
 }
+_FORMATS = list(dict.fromkeys(EXTENSIONS.values()))  # bytes from outside reach no other decoder
 MAX_PIXELS = 80_000_000
 _LEAST_PX = 4  # of the longer side: smaller pictures count visits to a web page, or are a slip
 JPEG_QUALITY = 95
@@ -34,7 +35,7 @@ _UPRIGHT = {
 }
 _MOST_OF_12_BITS = 4095
 _DECODER_ERRORS = (  # what Pillow's decoders raise on damaged files; a wrong tag of a TIFF ends in any of the last line
-    *(OSError, ValueError, SyntaxError, EOFError),
+    *(OSError, ValueError, SyntaxError, EOFError, RuntimeError, MemoryError),
     *(TypeError, KeyError, IndexError, OverflowError, ZeroDivisionError, struct.error),
 )
 
@@ -53,7 +54,7 @@ def decode(data: bytes, name: str = "") -> tuple[Image.Image, list[str]]:
     if not data:
         raise PhotoError("empty file")
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError:
         raise PhotoError("not an image, or of a kind that is not supported: save it as JPEG or PNG") from None
     except Image.DecompressionBombError:
@@ -104,7 +105,7 @@ def _notes(image: Image.Image, name: str) -> list[str]:
         "16-bit": deep,
         "gray": image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I"),
         "CMYK": image.mode == "CMYK",
-        "transparent: put on white": _may_be_transparent(image) and image.convert("RGBA").getextrema()[3][0] < 255,
+        "transparent: put on white": _may_be_transparent(image) and _alpha(image).getextrema()[0] < 255,
     }
     return [note for note, holds in facts.items() if holds]
 
@@ -113,12 +114,17 @@ def _may_be_transparent(image: Image.Image) -> bool:
     return image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
 
 
+def _alpha(image: Image.Image) -> Image.Image:
+    return (image if image.mode in ("RGBA", "LA", "PA") else image.convert("RGBA")).getchannel("A")
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":  # Pillow would cut 16 bits off at 255
         image = Image.fromarray(_to_uint8(np.asarray(image)))
     if _may_be_transparent(image):
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image.convert("RGB"), mask=_alpha(image))
+        return white
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

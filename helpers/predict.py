@@ -7,6 +7,7 @@ python -m helpers.predict transfer/models.zip photos/ --output decisions.csv
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -265,6 +266,8 @@ def main() -> None:
     sys.stdout.reconfigure(errors="backslashreplace")  # a log may not know all letters of a file's name
     try:
         _answer_all(wanted)
+    except BrokenPipeError:  # who read along is gone; the table is written before anything is printed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:  # what a user can mend, in one sentence
         sys.exit(f"helpers.predict: {error}")
 
@@ -275,7 +278,8 @@ def _answer_all(wanted: argparse.Namespace) -> None:
     models = load_models(wanted.models_archive, wanted.network)
     members = models if wanted.network else chosen(models)
     started = time.perf_counter()
-    table = decide(members, sources.photos(wanted.photos), session.pick_device(wanted.device))
+    photos = (one for one in sources.photos(wanted.photos) if Path(wanted.photos, one[0]).resolve() != output)
+    table = decide(members, photos, session.pick_device(wanted.device))
     seconds = time.perf_counter() - started
     if table.empty:
         raise ValueError(f"{wanted.photos or 'photos'} holds no photo: nothing was written")
@@ -284,9 +288,9 @@ def _answer_all(wanted: argparse.Namespace) -> None:
     used = int(table["photos"].sum())
     print(f"{used} photos of {len(table) - len(failed)} items in {seconds:.1f} s: {used / seconds:.1f} images a second")
     for row in failed.itertuples():
-        print(f"Left out: {row.item}: {row.problem}")
+        print(f"Left out: {_printable(row.item)}: {_printable(row.problem)}")
     for row in remarks.itertuples():
-        print(f"Look at {row.item}: {row.remark}")
+        print(f"Look at {_printable(row.item)}: {row.remark}")
     card = next(iter(members.values())).card
     if card.get("decision"):
         counts = table["action"].value_counts()
@@ -295,7 +299,14 @@ def _answer_all(wanted: argparse.Namespace) -> None:
         unsure = int((table["answer"] == NOT_SURE).sum())
         print(f"Answers: {len(table) - len(failed) - unsure} sure, {unsure} {NOT_SURE}, {len(failed)} without one")
         print("No actions: this network has no decision by cost, which 02-ModelTraining makes for a defect")
-    print(f"Written: {wanted.output}")
+    print(f"Written: {wanted.output}", flush=True)
+    if not used:
+        raise ValueError(f"no photo could be used: {wanted.output} says why")
+
+
+def _printable(name: str) -> str:
+    """The name without control characters, by which a file's name could forge a line of a log."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import html
 import re
+import sys
 from pathlib import Path
 
 import nbformat
@@ -53,13 +54,13 @@ def write_report(notebooks: list[Path], folder: Path) -> Path:
     for path in notebooks:
         notebook = nbformat.read(path, as_version=4)
         _check_executed(path, notebook)
-        _drop_bars(notebook)
+        entries.append(_entry(path, notebook))
+        _clean(notebook)
         body, _ = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True).from_notebook_node(notebook)
         body = re.sub(r"<script[^>]*src=[^>]*>\s*</script>", "", body)  # opens from disk, with no network
         body = re.sub(r'<p><a href="https://colab[^>]*>.*?</p>', "", body, flags=re.DOTALL)
         page = re.sub(r"<body([^>]*)>", lambda tag: _open_body(tag[1]), body, count=1)
         (folder / f"{path.stem}.html").write_text(page.replace("</head>", f"{_STYLE}</head>", 1), encoding="utf-8")
-        entries.append(_entry(path, notebook))
     index = folder / "index.html"
     index.write_text(_INDEX.format(pages="\n".join(entries)), encoding="utf-8")
     return index
@@ -69,12 +70,14 @@ def _open_body(attributes: str) -> str:
     return f'<body{attributes}><script>document.body.classList.add("without-code")</script>{_BAR}'
 
 
-def _drop_bars(notebook: nbformat.NotebookNode) -> None:
-    """Take progress bars out of what was printed: once all is done they say nothing."""
+def _clean(notebook: nbformat.NotebookNode) -> None:
+    """Take out progress bars, which say nothing once all is done, and tags that came in with the name of a label."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if output.output_type == "stream":
                 output.text = re.sub(r"^.*\d(%\||it \[).*\n?", "", output.text, flags=re.MULTILINE)
+            elif "text/markdown" in output.get("data", {}):
+                output.data["text/markdown"] = html.escape(output.data["text/markdown"], quote=False)
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if output.get("text", " ")]
 
@@ -115,7 +118,10 @@ def main() -> None:
     parser.add_argument("notebooks", nargs="+", type=Path, help="executed notebooks")
     parser.add_argument("--folder", type=Path, default=Path("report"), help="where the pages go")
     arguments = parser.parse_args()
-    print(f"Report: {write_report(arguments.notebooks, arguments.folder).resolve()}")
+    try:
+        print(f"Report: {write_report(arguments.notebooks, arguments.folder).resolve()}")
+    except (ValueError, OSError) as error:
+        sys.exit(f"helpers.report: {error}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import difflib
 import importlib.metadata
 import platform
 import random
+import re
 import sys
 import tempfile
 import warnings
@@ -16,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import torch
@@ -24,6 +26,7 @@ from tqdm import tqdm
 from helpers import archives
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # as in the C library's malloc.h
+_FORMULA = re.compile(r"[=+\-@\t\r](?!\d*\.?\d*$)")  # a number with its sign is none
 _BROWSER_MEGABYTES = 200  # that a browser still downloads well from Colab
 PARAMETERS_MARK = "# Parameters of this notebook"
 Row = TypeVar("Row")
@@ -39,6 +42,7 @@ def start() -> None:
     Figures go into the notebook, whatever backend the surroundings ask for, and tables show their texts in full.
     """
     pd.set_option("display.max_colwidth", None)
+    matplotlib.rcParams["text.parse_math"] = False  # a label may hold a dollar sign
     if shell := _ipython():
         shell.run_line_magic("matplotlib", "inline")
     keep_memory()
@@ -71,11 +75,14 @@ def root() -> Path:
 def resolve(path: str | Path) -> Path:
     """An absolute path for one that a parameter gives: as it stands where it exists, else below the root.
 
-    Raises ParameterError for an empty one, which would mean the current folder.
+    Raises ParameterError for an empty one, which would mean the current folder, and for "~" of nobody.
     """
     if not str(path).strip():
         raise ParameterError("A path is empty: give a file or a folder")
-    path = Path(path).expanduser()
+    try:
+        path = Path(path).expanduser()
+    except RuntimeError as error:
+        raise ParameterError(f"{path}: {error}") from error
     return path.resolve() if path.is_absolute() or path.exists() else root() / path
 
 
@@ -83,13 +90,19 @@ def output(path: str | Path, *taken: Path) -> Path:
     """Where a result goes, absolute as `resolve` makes it, in a folder that is there.
 
     taken: what is read, and where other results go.
-    Raises ParameterError, before any work, for one of these, a folder, and where nothing can be written.
+    Raises ParameterError, before any work, for one of these, a file that lies in one of these (but for an earlier
+    table), a folder or no ordinary file, and where nothing can be written.
     """
     path = resolve(path)
-    if path.resolve() in {other.resolve() for other in taken}:
-        raise ParameterError(f"{path} is already an input or an output: give this result another path")
-    if path.is_dir():
+    for other in (other.resolve() for other in taken):
+        if path.resolve() == other:
+            raise ParameterError(f"{path} is already an input or an output: give this result another path")
+        if other in path.resolve().parents and path.exists() and path.suffix != ".csv":
+            raise ParameterError(f"{path} is a file of {other}, which is read: give this result another path")
+    if path.is_dir() or path.suffix == ".work":  # where checkpoints go
         raise ParameterError(f"{path} is a folder: give the path of a file in it")
+    if path.exists() and not path.is_file():
+        raise ParameterError(f"{path} is no ordinary file: give another path")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
@@ -102,9 +115,12 @@ def output(path: str | Path, *taken: Path) -> Path:
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write the table as CSV, whole or not at all, whatever letters its names have."""
+    """Write the table as CSV, whole or not at all, whatever letters its names have.
+
+    A text that a spreadsheet would take for a formula, such as a file's name from outside, gets a ' in front.
+    """
     with archives.atomic(path) as unfinished:
-        table.to_csv(unfinished, index=False, errors="backslashreplace")
+        table.map(_no_formula).to_csv(unfinished, index=False, errors="backslashreplace")
 
 
 def resolve_weights(weights: str) -> str:
@@ -248,6 +264,10 @@ def progress(what: str) -> Callable[[Iterable[Row]], Iterable[Row]]:
 
 def quiet(line: str) -> None:
     """What reports nothing, in the place of print."""
+
+
+def _no_formula(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
 
 
 def _ask_for_archive(path: Path, remedy: str) -> None:

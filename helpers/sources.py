@@ -71,7 +71,7 @@ def obtain(raw_data: str, sha256: str, folder: Path, *, seed: int, sample_items:
 
 def local(raw_data: str) -> list[Path]:
     """The zip or folder that `obtain` would read in place: none for a name or an address."""
-    named = raw_data in ("sample", *PUBLISHED) or _is_address(raw_data)
+    named = raw_data in ("", "sample", *PUBLISHED) or _is_address(raw_data)
     return [] if named else [session.resolve(raw_data)]
 
 
@@ -135,7 +135,7 @@ def require_photos(where: str) -> None:
 
 
 def _is_address(where: str) -> bool:
-    return urlsplit(where).scheme in ("http", "https")
+    return where.lower().startswith(("http://", "https://"))
 
 
 def _published(name: str, folder: Path) -> Path:

@@ -1,8 +1,10 @@
+import errno
 import io
 import math
 import os
 import stat
 import threading
+import time
 import zipfile
 
 import pytest
@@ -31,6 +33,73 @@ def test_what_is_written_is_read_again(members, tmp_path_factory):
     with Archive(path) as archive:
         assert archive.names == sorted(members)
         assert {name: archive.read(name) for name in members} == members
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error_and_no_empty_folder(tmp_path, monkeypatch):
+    (tmp_path / "night").mkdir()
+    listed = os.scandir
+
+    def scandir(path):
+        if os.fspath(path).endswith("night"):
+            raise PermissionError(13, "Permission denied", path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(ArchiveError, match=r"night cannot be listed \(Permission denied\): give the right to read it"):
+        Archive(tmp_path)
+
+
+def test_a_file_without_the_right_to_read_it_is_not_called_damaged(tmp_path, monkeypatch):
+    (tmp_path / "a.jpg").touch()
+
+    def refused(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(archives, "_read_file", refused)
+    with pytest.raises(ArchiveError, match=r"'a\.jpg' may not be read: give the right to read it"):
+        Archive(tmp_path).read("a.jpg")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes among its files")
+def test_a_pipe_in_a_folder_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(ArchiveError, match=r"'a\.jpg' is no ordinary file: leave it out"):
+        Archive(tmp_path).read("a.jpg")
+
+
+@pytest.mark.parametrize(("offset", "byte"), [(6, 255), (46, 0xFF)])  # the version that is needed; the name's first
+def test_a_zip_of_another_version_or_with_a_name_that_is_none_is_refused(tmp_path, offset, byte):
+    path = zip_of(tmp_path / "a.zip", ("é.jpg", b"1"))
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + offset] = byte
+    path.write_bytes(data)
+    with pytest.raises(ArchiveError, match="is not a zip archive, or only a part of one"):
+        Archive(path)
+
+
+def test_a_member_whose_own_header_is_no_utf8_costs_that_member_alone(tmp_path):
+    path = zip_of(tmp_path / "a.zip", ("é.jpg", b"1"), ("b.jpg", b"2"))
+    data = bytearray(path.read_bytes())
+    data[data.index("é".encode())] = 0xFF  # the first is the local header's
+    path.write_bytes(data)
+    with Archive(path) as archive:
+        assert archive.read("b.jpg") == b"2"
+        with pytest.raises(ArchiveError, match="is damaged"):
+            archive.read("é.jpg")
+
+
+def test_what_a_killed_run_left_is_cleared_away_after_a_day(tmp_path):
+    old, fresh = (tmp_path / f".helpers-{name}.unfinished.zip" for name in ("old", "fresh"))
+    for file, age_seconds in ((old, 90_000), (fresh, 60)):
+        file.touch()
+        os.utime(file, (time.time() - age_seconds,) * 2)
+    write_zip(tmp_path / "a.zip", [])
+    assert {file.name for file in tmp_path.iterdir()} == {"a.zip", fresh.name}
+
+
+def test_a_full_disk_is_named_with_the_file(tmp_path):
+    with pytest.raises(OSError, match=r"No space left on device: '.*a\.zip'"), archives.atomic(tmp_path / "a.zip"):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 @given(members=MEMBERS)

@@ -44,6 +44,16 @@ def test_a_file_is_found_again_and_nothing_is_computed(tmp_path):
     assert computed == []
 
 
+@pytest.mark.parametrize("left", [b"", b"\0" * 200, "half"])
+def test_a_file_that_broke_is_made_anew(left, tmp_path):
+    file = tmp_path / "a.npy"
+    arrays.collect(parts(rows()), SHAPE, np.float16, file, memory_bytes=0)
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2] if left == "half" else left)
+    assert torch.equal(arrays.collect(parts(rows()), SHAPE, np.float16, file, memory_bytes=0)[:], rows())
+    assert file.read_bytes() == whole
+
+
 @pytest.mark.parametrize("memory_bytes", [0, 10**6])
 def test_parts_that_do_not_add_up_leave_nothing(memory_bytes, tmp_path):
     with pytest.raises(ValueError, match="6 rows came where 7 were announced"):

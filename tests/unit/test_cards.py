@@ -1,3 +1,4 @@
+import copy
 import importlib.metadata
 import json
 import zipfile
@@ -152,6 +153,33 @@ def test_a_damaged_network_is_named(knowing, comparison, tmp_path, member, data,
     replace_member(path, f"one/{member}", data)
     with pytest.raises(ArchiveError, match=message):
         cards.load_models(path)
+
+
+@pytest.mark.parametrize(
+    ("facts", "wrong"),
+    [
+        ({"temperature": -1.0}, "temperature"),
+        ({"classes": ["blue", "blue"]}, "classes"),
+        ({"views": "side"}, "views"),
+        ({"normalization": {"mean": [0.0] * 3, "deviation": [1.0, 1.0, 0.0]}}, "normalization"),
+        ({"decision": {"defect": "torn"}}, "decision"),
+        ({"input": {"height": 0, "width": 32}}, "input"),
+    ],
+)
+def test_a_card_that_would_answer_wrongly_is_refused(small, card, comparison, tmp_path, facts, wrong):
+    cards.save_models(tmp_path / "models.zip", {"one": cards.Model(small, card | facts)}, comparison)
+    with pytest.raises(ArchiveError, match=rf"one cannot be read \({wrong} cannot be right\)"):
+        cards.load_models(tmp_path / "models.zip")
+
+
+def test_weights_that_are_not_finite_and_a_card_that_lacks_something_are_refused(small, card, comparison, tmp_path):
+    spoilt = copy.deepcopy(small)
+    next(spoilt.parameters()).data[0] = torch.nan
+    short = {name: value for name, value in card.items() if name != "mirrored"}
+    for network, facts, said in ((spoilt, card, "weights cannot be right"), (small, short, "its card lacks mirrored")):
+        cards.save_models(tmp_path / "models.zip", {"one": cards.Model(network, facts)}, comparison)
+        with pytest.raises(ArchiveError, match=said):
+            cards.load_models(tmp_path / "models.zip")
 
 
 def test_an_archive_with_flipped_bits_is_refused(small, card, comparison, tmp_path):

@@ -192,6 +192,10 @@ def test_damaged_facts_old_formats_and_absent_images_are_refused(raw, tmp_path):
         },
         "its catalog is damaged .*label": {"catalog.csv": table.replace(b"label", b"lapel", 1)},
         "its catalog is damaged .*boxes": {"catalog.csv": table.replace(b"boxes", b"foxes")},
+        r"splits that are none \(tset\)": {"catalog.csv": table.replace(b",test,", b",tset,", 1)},
+        r"labels that are no class \(b\)": {"dataset.json": json.dumps(facts | {"classes": ["a"]}).encode()},
+        "views that are not named": {"dataset.json": json.dumps(facts | {"views": ["side"]}).encode()},
+        "items in two splits": {"catalog.csv": table.replace(b",test,", b",train,", 1)},
         "lacks 1 images of its catalog, 'images/a/side/0_side.jpg' first": {"images/a/side/0_side.jpg": None},
     }
     for message, changes in cases.items():

@@ -1,6 +1,6 @@
 import pytest
 
-from helpers.layouts import EXPECTED, LayoutError, read_layout
+from helpers.layouts import EXPECTED, LayoutError, check_names, read_layout
 
 
 def rows(names, *columns):
@@ -249,7 +249,19 @@ def test_a_view_called_as_the_answer_of_all_views_is_refused():
 def test_a_name_that_is_not_utf8_is_listed_and_the_others_are_read():
     table, misfits = read_layout(["a/1.jpg", "b/2.jpg", b"b/caf\xe9.jpg".decode(errors="surrogateescape")])
     assert table["source"].tolist() == ["a/1.jpg", "b/2.jpg"]
-    assert misfits == [(r"'b/caf\udce9.jpg'", "its name is not in UTF-8: rename it")]
+    assert misfits == [(r"'b/caf\udce9.jpg'", "its name is not in UTF-8, or holds control characters: rename it")]
+
+
+def test_a_name_with_control_characters_is_listed_and_the_others_are_read():
+    table, misfits = read_layout(["a/1.jpg", "b/2.jpg", "b/new\nline.jpg"])
+    assert table["source"].tolist() == ["a/1.jpg", "b/2.jpg"]
+    assert [name for name, _ in misfits] == [r"'b/new\nline.jpg'"]
+
+
+@pytest.mark.parametrize("view", ["cam:1", "cam\\1"])
+def test_a_view_that_no_archive_can_hold_is_refused(view):
+    with pytest.raises(LayoutError, match="rename it, without : and"):
+        check_names(["a", "b"], [view])
 
 
 def test_accents_are_one_character_whatever_system_the_names_come_from():

@@ -72,10 +72,12 @@ JPEG = saved(Image.fromarray(NOISE), "JPEG")
     [
         (b"", "empty file"),
         (b"no picture at all", "not an image, or of a kind that is not supported: save it as JPEG or PNG"),
+        (b"DDS " + bytes(200), "not an image, or of a kind that is not supported"),
+        (saved(plain("RGB", (10, 20, 30)), "PPM"), "not an image, or of a kind that is not supported"),
         (JPEG[: len(JPEG) // 2], "truncated or damaged"),
         (saved(Image.fromarray(NOISE))[:-600], "truncated or damaged"),
     ],
-    ids=["empty", "text", "half a JPEG", "PNG without its end"],
+    ids=["empty", "text", "DirectX", "of another format", "half a JPEG", "PNG without its end"],
 )
 def test_what_cannot_be_used_says_why(data, reason):
     with pytest.raises(PhotoError, match=reason):

@@ -396,6 +396,8 @@ def test_the_chosen_network_is_taken_and_else_all(line, model):
 def test_networks_that_are_named_are_all_taken_the_chosen_one_or_not(tmp_path, monkeypatch):
     card = {"format_version": cards.FORMAT_VERSION, "architecture": "small_cnn", "classes": ["blue", "red"]}
     card |= {"input": {"height": 16, "width": 16}, "views": [""], "stored": None, "empty": {}, "novelty_thresholds": {}}
+    card |= {"normalization": networks.IMAGENET_NORMALIZATION, "temperature": 1.0, "threshold": 0.0}
+    card |= {"fusing": {}, "mirrored": False}
     models = {name: cards.Model(small(), card | {"chosen": name == "first"}) for name in ("first", "second")}
     cards.save_models(tmp_path / "models.zip", models, pd.DataFrame())
     paths = [str(tmp_path / "models.zip"), str(tmp_path), "--output", str(tmp_path / "decisions.csv")]
@@ -459,6 +461,22 @@ def test_a_name_of_another_system_costs_no_table(command, capsys):
     output = command({"1.png": BLUE_PHOTO, odd: RED_PHOTO, worse: b"text"})
     assert "Left out: \\udcea.png" in capsys.readouterr().out
     assert pd.read_csv(output)["item"].tolist() == ["1.png", "\\udce9.png", "\\udcea.png"]
+
+
+def test_an_earlier_table_among_the_photos_is_no_photo(command):
+    output = command({"1.png": BLUE_PHOTO, "decisions.csv": b"of yesterday"}, "photos/decisions.csv")
+    assert pd.read_csv(output)["item"].tolist() == ["1.png"]
+
+
+def test_where_no_photo_can_be_used_the_command_fails_and_the_table_says_why(command, tmp_path):
+    with pytest.raises(SystemExit, match=r"no photo could be used: .*decisions\.csv says why"):
+        command({"1.png": b"text"})
+    assert pd.read_csv(tmp_path / "decisions.csv")["problem"].str.startswith("not an image").all()
+
+
+def test_a_name_cannot_forge_a_line_of_the_log(command, capsys):
+    command({"1.png": BLUE_PHOTO, "2\nActions: all passed\x1b[2K.png": b"text"})
+    assert "Left out: 2\\nActions: all passed\\x1b[2K.png: not an image" in capsys.readouterr().out
 
 
 def test_where_no_table_can_be_written_no_photo_is_answered(command, tmp_path, monkeypatch):

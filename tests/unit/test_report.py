@@ -62,6 +62,21 @@ def test_a_page_is_without_the_bars_that_told_how_far_it_was(written):
     assert "[00:01" not in written[1]
 
 
+def test_the_name_of_a_label_brings_no_tag_into_a_page(tmp_path):
+    findings = new_output("display_data", {"text/markdown": "- Classes: <img src=x onerror=alert(1)>"})
+    report.write_report([write(tmp_path / "1.ipynb", executed("found()", [findings], tags=["findings"]))], tmp_path)
+    for page in ("1.html", "index.html"):
+        assert "&lt;img src=x onerror=alert(1)&gt;" in (tmp_path / page).read_text()
+
+
+def test_the_command_says_in_one_sentence_what_is_wrong(tmp_path, monkeypatch):
+    (tmp_path / "broken.ipynb").write_text("{")
+    for name in ("missing", "broken"):
+        monkeypatch.setattr(sys, "argv", ["report", str(tmp_path / f"{name}.ipynb"), "--folder", str(tmp_path)])
+        with pytest.raises(SystemExit, match=r"^helpers\.report: "):
+            report.main()
+
+
 def test_nothing_is_fetched_when_a_page_is_opened(written):
     for page in written:
         assert not re.search(r"<(script|img|link|iframe)[^>]*\s(src|href)\s*=\s*[\"']?(https?:)?//", page)

@@ -1,3 +1,4 @@
+import os
 import platform
 import random
 import subprocess
@@ -239,6 +240,35 @@ def test_a_table_is_written_whole_or_not_at_all(tmp_path):
         session.write_table(tmp_path / "a.csv", pd.DataFrame({"name": ["c", Unprintable()]}))
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
     assert "b" in (tmp_path / "a.csv").read_text()
+
+
+def test_a_text_that_a_spreadsheet_would_compute_is_written_as_text(tmp_path):
+    names = ["=cmd|' !A1", "@SUM(1)", "-2+3", "\t=1", "-12", "+0.5", "a=1", "007"]
+    session.write_table(tmp_path / "a.csv", pd.DataFrame({"name": names, "value": -1.5}))
+    written = pd.read_csv(tmp_path / "a.csv", dtype={"name": str})
+    assert written["name"].tolist() == ["'=cmd|' !A1", "'@SUM(1)", "'-2+3", "'\t=1", "-12", "+0.5", "a=1", "007"]
+    assert (written["value"] == -1.5).all()
+
+
+def test_a_result_overwrites_no_file_of_a_folder_that_is_read_but_an_earlier_table(tmp_path):
+    (tmp_path / "1.jpg").touch()
+    (tmp_path / "decisions.csv").touch()
+    with pytest.raises(ParameterError, match=r"1\.jpg is a file of .*, which is read: give this result another path"):
+        session.output(tmp_path / "1.jpg", tmp_path)
+    assert session.output(tmp_path / "decisions.csv", tmp_path) == tmp_path / "decisions.csv"
+    assert session.output(tmp_path / "new.zip", tmp_path) == tmp_path / "new.zip"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes among its files")
+def test_a_result_takes_the_place_of_no_pipe_or_device(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(ParameterError, match="is no ordinary file: give another path"):
+        session.output(tmp_path / "pipe.csv")
+
+
+def test_a_home_of_nobody_is_told_with_the_path():
+    with pytest.raises(ParameterError, match=r"^~nobody-of-that-name/a\.zip: "):
+        session.resolve("~nobody-of-that-name/a.zip")
 
 
 def test_weights_are_a_word_or_a_file_that_is_there(tmp_path):
