@@ -129,7 +129,9 @@ def costs(thresholds: pd.DataFrame, ways: pd.DataFrame, defect: str, title: str)
         ring = {"markersize": 14 - 3 * index, "markerfacecolor": "none", "markeredgewidth": 2}  # equal ones stay seen
         trade.plot(row["alarms"], row["found"], "o", color=color, label=label, **ring)
     every = pd.concat([thresholds["cost"], ways["cost"]])
-    cost.set_yscale("symlog", linthresh=every[every > 0].min() if every.any() else 1)
+    least = every[every > 0].min() if every.any() else 1.0
+    cost.set_yscale("symlog", linthresh=least)  # 0 has a place on it
+    cost.set_ylim(0 if every.min() == 0 else 0.7 * least, 1.4 * max(every.max(), least))
     cost.yaxis.set_major_formatter("{x:,.0f}")
     cost.set(xlabel=f"threshold on the probability of {defect}", ylabel="cost of 1,000 items", xlim=(0, 1))
     trade.set(xlabel=f"false alarms (share of what is not {defect})", ylabel=f"share of {defect} that is not passed")

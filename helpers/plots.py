@@ -228,6 +228,7 @@ def accuracies(table: pd.DataFrame, baseline: float) -> Figure:
         axis.text(row["accuracy high"] + 0.01, place, f"{value:.2f} {row['network']}", va="center", fontsize=9)
     axis.set_yticks(range(len(views)), [view or "all" for view in views])
     axis.set_xticks(np.linspace(0, 1, 6))
+    axis.spines["bottom"].set_bounds(0, 1)
     axis.set(xlim=(0, 1.3), ylim=(len(views) - 0.4, -0.6), xlabel="accuracy, with 95 % interval")
     axis.set_title("Test accuracy by view", pad=14)
     return figure

@@ -105,7 +105,9 @@ def test_costs_show_what_each_way_costs_and_finds():
         "one threshold, no inspection",
         "chosen: 30",
     ]
-    assert cost.get_yscale() == "symlog"  # 0 has a place on it
+    assert cost.get_ylim() == pytest.approx((21, 140))
+    free = curves.costs(thresholds, ways.assign(cost=0.0), "torn", "What each costs").axes[0]
+    assert free.get_ylim() == pytest.approx((0, 140))
 
 
 def test_robustness_draws_each_corruption_with_the_intervals_of_its_accuracies_and_what_is_unfamiliar():
