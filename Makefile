@@ -30,7 +30,7 @@ endif
 export RAW_DATA DEFECT  # for the shell, which takes them as they stand, quotes and all
 DEFECT_SET := $(if $(DEFECT),-r defect "$$DEFECT")
 
-.PHONY: help run test test-unit test-notebooks test-real test-oldest lint results results-series bench bench-large stamp pins clean
+.PHONY: help run test test-unit test-notebooks test-real test-oldest lint results results-series bench bench-large pictures stamp pins clean
 
 help:
 	@grep -E '^# (make|  )' Makefile | sed 's/^# //'
@@ -112,6 +112,11 @@ bench: $(READY)
 # make bench-large  time and memory for 1,000 to 100,000 images, docs/large-sets.md
 bench-large: $(READY)
 	@$(EXPORT) $(BIN)/python benchmarks/large_sets.py
+
+# make pictures  run the sample, and put two of its figures into docs/ for the README
+pictures: $(READY)
+	@$(MAKE) run RAW_DATA=sample
+	@$(EXPORT) $(BIN)/python benchmarks/pictures.py
 
 # make stamp REPOSITORY=owner/name  write the repository's address into badges and set-up cells
 stamp:
