@@ -27,11 +27,7 @@ _WORTH_A_THREAD = 0.0007  # s
 _MOST_THREADS = 8  # each may hold a photo of MAX_PIXELS
 _UNFINISHED = ".helpers-{}.unfinished"
 _DAY_SECONDS = 24 * 60 * 60
-_ZIP_ERRORS = (
-    zipfile.BadZipFile,
-    UnicodeDecodeError,
-    NotImplementedError,
-)  # a name or version of no zip is the last two
+_ZIP_ERRORS = (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError)  # the last two: odd names and versions
 _TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold: the same input gives the same bytes
 
 Task, Result = TypeVar("Task"), TypeVar("Result")
@@ -155,8 +151,9 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(_UNFINISHED.format("*") + "*"):
-        if left.stat().st_mtime < time.time() - _DAY_SECONDS:
-            left.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another run clears away as well
+            if left.stat().st_mtime < time.time() - _DAY_SECONDS:
+                left.unlink()
     unfinished = path.with_name(_UNFINISHED.format(uuid.uuid4().hex[:12]) + path.suffix)
     try:
         yield unfinished

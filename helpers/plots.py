@@ -295,8 +295,7 @@ def heat(image: np.ndarray, attribution: np.ndarray, axis: Axes, darkest: float 
 def region_times(summary: pd.DataFrame, title: str) -> Figure:
     """How many times the attribution that chance would put there each region has, with its interval, by method.
 
-    A panel for each network and view. summary: of `regions.summary`, with the columns method, network, view and
-    region in front.
+    A panel for each network and view. summary: of `regions.summary`, by method, network, view and region.
     """
     if summary.empty:
         return _note("No region is known: neither damage boxes nor a camera that stands still")

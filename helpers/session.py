@@ -51,7 +51,7 @@ def start() -> None:
     print(f"Python {platform.python_version()}, {', '.join(versions)}, {torch.get_num_threads()} CPU threads")
     print(f"Device: {describe(pick_device('auto'))}")
     if _in_colab() and not torch.cuda.is_available():
-        print("Training is many times faster on a GPU: Runtime > Change runtime type > T4 GPU, then run all again")
+        print("This runtime has no GPU to train on: Runtime > Change runtime type > T4 GPU, then run all again")
 
 
 def keep_memory() -> None:
