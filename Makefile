@@ -113,7 +113,7 @@ bench: $(READY)
 bench-large: $(READY)
 	@$(EXPORT) $(BIN)/python benchmarks/large_sets.py
 
-# make pictures  run the sample, and put two of its figures into docs/ for the README
+# make pictures  run the sample anew, also in transfer/, and put two of its figures into docs/ for the README
 pictures: $(READY)
 	@$(MAKE) run RAW_DATA=sample
 	@$(EXPORT) $(BIN)/python benchmarks/pictures.py

@@ -81,7 +81,10 @@ def write(answers: pd.DataFrame, attribution: pd.DataFrame, wanted: argparse.Nam
     boxed = attribution[attribution["region"] == "damage box"]
     looked = evaluation.as_text(regions.summary(boxed, ["network", "view", "method"], seed=0))
     looked = (
-        looked.drop(columns="overlap").rename(columns=lambda name: name.replace("_", " ")).round(3).set_index("network")
+        looked.drop(columns=["overlap", "times_against"])
+        .rename(columns=lambda name: name.replace("_", " "))
+        .round(3)
+        .set_index("network")
     )
     page = PAGE.format(
         items=answers["item"].nunique(),

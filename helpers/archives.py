@@ -43,7 +43,8 @@ class Archive:
     names: the files' relative POSIX paths, sorted.
     Raises FileNotFoundError where `path` is missing, and ArchiveError where it is no zip or a member is hostile:
     a path that leaves the archive, a link, an encrypted member, two of one name, or more bytes than allowed. In a
-    folder, links to files are followed; links to folders, and folders that cannot be listed, are refused.
+    folder, links to files are followed; links to folders, and folders that cannot be listed, are refused; hidden
+    folders are passed over.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -88,8 +89,8 @@ class Archive:
         total = hashlib.sha256()
         for name in self.names:
             try:
-                own = sha256(self.path / name)
-            except OSError:  # a link to nothing, or a file of someone else: nothing is made of it, either
+                own = sha256(_ordinary(self.path, name))
+            except (OSError, ArchiveError):  # a link to nothing, a pipe, someone else's: nothing is made of it, either
                 own = ""
             total.update(f"{own}  {name}\n".encode(errors="surrogateescape"))  # names of any system
         return total.hexdigest()
@@ -151,7 +152,7 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(_UNFINISHED.format("*") + "*"):
-        with contextlib.suppress(FileNotFoundError):  # another run clears away as well
+        with contextlib.suppress(OSError):  # another run clears away as well, or it is another person's
             if left.stat().st_mtime < time.time() - _DAY_SECONDS:
                 left.unlink()
     unfinished = path.with_name(_UNFINISHED.format(uuid.uuid4().hex[:12]) + path.suffix)
@@ -173,6 +174,7 @@ def _names_below(folder: Path) -> Iterator[str]:
         raise ArchiveError(f"{error.filename} cannot be listed ({error.strerror}): give the right to read it")
 
     for parent, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]  # what systems leave on a stick
         for name in folders:
             if (linked := Path(parent, name)).is_symlink():
                 raise ArchiveError(f"{linked} is a link to a folder, which is not followed: put the folder there")
@@ -180,12 +182,16 @@ def _names_below(folder: Path) -> Iterator[str]:
 
 
 def _read_file(folder: Path, name: str) -> bytes:
-    file = folder / name
-    info = file.stat()
-    if not stat.S_ISREG(info.st_mode):  # a pipe would be waited for, a device never ends
-        raise ArchiveError(f"{folder}: {name!r} is no ordinary file: leave it out")
-    _check_size(folder, name, info.st_size)
+    file = _ordinary(folder, name)
+    _check_size(folder, name, file.stat().st_size)
     return file.read_bytes()
+
+
+def _ordinary(folder: Path, name: str) -> Path:
+    file = folder / name
+    if not stat.S_ISREG(file.stat().st_mode):  # a pipe would be waited for, a device never ends
+        raise ArchiveError(f"{folder}: {name!r} is no ordinary file: leave it out")
+    return file
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import safetensors.torch
 import torch
@@ -97,9 +98,9 @@ def load_models(path: str | Path, names: Iterable[str] = ()) -> dict[str, Model]
         return {name: _load_model(archive, name) for name in (names or found)}
 
 
-def to_bytes(tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> bytes:
+def to_bytes(tensors: dict[str, torch.Tensor]) -> bytes:
     """Tensors by name as safetensors."""
-    return safetensors.torch.save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, metadata)
+    return safetensors.torch.save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
 
 
 def _load_model(archive: Archive, name: str) -> Model:
@@ -128,14 +129,20 @@ def _check(card: dict, network: nn.Module) -> None:
     """Raise ValueError or KeyError for a card or weights that would answer wrongly, or fail in the middle of work."""
     if missing := {"stored", "empty", "threshold", "fusing", "mirrored"} - set(card):
         raise KeyError(f"its card lacks {', '.join(sorted(missing))}")
-    classes, decision, look = card["classes"], card.get("decision"), card["normalization"]
+    classes, look, decision = card["classes"], card["normalization"], card.get("decision")
+    decided = not decision or {"defect", "views", "pass_below", "reject_from"} <= set(decision)
     right = {
-        "classes": len(set(classes)) == len(classes) and all(isinstance(label, str) for label in classes),
+        "classes": isinstance(classes, list) and len(set(classes)) == len(classes) and all(map(str.strip, classes)),
         "views": isinstance(card["views"], list),
-        "input": min(card["input"]["height"], card["input"]["width"]) > 0,
-        "normalization": len(look["mean"]) == len(look["deviation"]) == 3 and min(look["deviation"]) > 0,
+        "input": all(isinstance(card["input"][side], int) and card["input"][side] > 0 for side in ("height", "width")),
+        "normalization": len(look["mean"]) == len(look["deviation"]) == 3 and np.isfinite(look["mean"]).all(),
+        "deviation": all(0 < value < math.inf for value in look["deviation"]),
         "temperature": 0 < card["temperature"] < math.inf,
-        "decision": not decision or decision["defect"] in classes,
+        "threshold": card["threshold"] >= 0,
+        "stored": card["stored"] is None or isinstance(card["stored"], dict),
+        "empty": isinstance(card["empty"], dict),
+        "fusing": isinstance(card["fusing"], dict),
+        "decision": decided and (not decision or decision["defect"] in classes),
         "weights": all(torch.isfinite(tensor).all() for tensor in network.state_dict().values()),
     }
     if wrong := [name for name, holds in right.items() if not holds]:

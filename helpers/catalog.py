@@ -15,7 +15,7 @@ import pandas as pd
 
 from helpers.archives import Archive, ArchiveError, threaded, write_zip
 from helpers.checks import CORRECTED, LEFT_OUT, check_photos
-from helpers.layouts import SPLITS, check_names, read_layout
+from helpers.layouts import SPLITS, LayoutError, check_names, read_layout
 from helpers.photos import decode, encode, shrink
 
 FORMAT_VERSION = 2
@@ -206,12 +206,12 @@ def load(path: str | Path) -> Dataset:
             if "group" not in catalog:  # made elsewhere, or by an earlier version: items alone belong together
                 catalog["group"] = catalog["item"]
             dataset = Dataset(Path(path), catalog[COLUMNS], sha256=archive.digest(), **facts)
-        except ArchiveError:
+            check_names(dataset.classes, dataset.views)
+            _check_consistent(dataset)
+        except (ArchiveError, LayoutError):
             raise
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ArchiveError(f"{path}: its catalog is damaged ({error}): run 01-DataPreparation again") from error
-        check_names(dataset.classes, dataset.views)
-        _check_consistent(dataset)
         absent = set(catalog["path"]) - set(archive.names)
     if absent:
         raise ArchiveError(f"{path} lacks {len(absent)} images of its catalog, {min(absent)!r} first: make it again")
@@ -241,6 +241,7 @@ def _check_consistent(dataset: Dataset) -> None:
         "splits that are none": sorted(set(table["split"]) - set(SPLITS)),
         "paths that come twice": table.loc[table["path"].duplicated(), "path"].tolist(),
         "items in two splits": overlaps(table, "item"),
+        "look-alikes in two splits": overlaps(table, "group"),
     }
     if found := [f"{what} ({', '.join(names[:3])})" for what, names in wrong.items() if names]:
         raise ArchiveError(f"{dataset.path}: its catalog has {' and '.join(found)}: run 01-DataPreparation again")

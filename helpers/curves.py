@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator, SymmetricalLogLocator
 
 from helpers import uncertainty
 from helpers.plots import PALETTE, grid
@@ -60,7 +60,7 @@ def accuracy_over_time(histories: dict[str, pd.DataFrame], title: str) -> Figure
 def learning(
     table: pd.DataFrame, ylabel: str, title: str, fitted: Callable[[np.ndarray], np.ndarray] | None = None
 ) -> Figure:
-    """A figure against training images a class, with its intervals, a line for each network.
+    """A figure against training images a class, with its intervals, for each network; dots alone where a law is fitted.
 
     table: columns network, images, value, low, high. fitted: the value expected for numbers of images, drawn up to
     twice as many as were tried.
@@ -131,6 +131,7 @@ def costs(thresholds: pd.DataFrame, ways: pd.DataFrame, defect: str, title: str)
     every = pd.concat([thresholds["cost"], ways["cost"]])
     least = every[every > 0].min() if every.any() else 1.0
     cost.set_yscale("symlog", linthresh=least)  # 0 has a place on it
+    cost.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=least, subs=[1, 2, 5]))
     cost.set_ylim(0 if every.min() == 0 else 0.7 * least, 1.4 * max(every.max(), least))
     cost.yaxis.set_major_formatter("{x:,.0f}")
     cost.set(xlabel=f"threshold on the probability of {defect}", ylabel="cost of 1,000 items", xlim=(0, 1))

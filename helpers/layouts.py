@@ -183,7 +183,7 @@ def is_junk(name: str) -> bool:
 
 
 def _is_plain(name: str) -> bool:
-    """Python keeps bytes of a file name that mean nothing in UTF-8 as halves of surrogate pairs."""
+    """No control characters, nor halves of surrogate pairs, as which Python keeps bytes that mean nothing in UTF-8."""
     return not any(character < " " or "\ud800" <= character <= "\udfff" for character in name)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -72,7 +71,7 @@ def gallery(
 
 
 def split_counts(catalog: pd.DataFrame) -> Figure:
-    """Images of each class (and view) in each split, as bars side by side."""
+    """Images of each class (and view) in each split, a bar for each, its splits on each other."""
     groups = (
         catalog.groupby(["label", "view", "split"]).size().unstack(fill_value=0).reindex(columns=SPLITS, fill_value=0)
     )
@@ -299,10 +298,12 @@ def region_times(summary: pd.DataFrame, title: str) -> Figure:
     """
     if summary.empty:
         return _note("No region is known: neither damage boxes nor a camera that stands still")
-    networks, views, methods = (list(dict.fromkeys(summary[name])) for name in ("network", "view", "method"))
-    figure, axes = grid(len(networks), len(views), 0.3 * len(methods) + 0.8)
-    for (name, view), axis in zip(itertools.product(networks, views), axes.flat, strict=True):
-        part = summary[(summary["network"] == name) & (summary["view"] == view)]
+    parts, methods = summary.groupby(["network", "view"], sort=False), list(dict.fromkeys(summary["method"]))
+    columns = min(2, len(parts))
+    figure, axes = grid(-(-len(parts) // columns), columns, 0.3 * len(methods) + 0.8)
+    for axis in axes.flat[len(parts) :]:
+        axis.axis("off")
+    for ((name, view), part), axis in zip(parts, axes.flat, strict=False):
         for region, own in part.groupby("region", sort=False):
             aside = 0.22 * (list(_REGION_LOOKS).index(region) - 1)
             places = [methods.index(method) + aside for method in own["method"]]
@@ -310,7 +311,9 @@ def region_times(summary: pd.DataFrame, title: str) -> Figure:
             axis.errorbar(own["times"], places, xerr=reach, label=region, markersize=5, **_REGION_LOOKS[region])
         axis.axvline(1, color="black", linestyle=":")
         axis.set_yticks(range(len(methods)), methods)
-        axis.set(xlim=(0, 1.03 * summary[["times", "times high"]].max(axis=None)), ylim=(len(methods) - 0.4, -0.6))
+        axis.set(
+            xlim=(0, 1.03 * max(1.1, summary[["times", "times high"]].max(axis=None))), ylim=(len(methods) - 0.4, -0.6)
+        )
         axis.set(title=", ".join(filter(None, (name, view))), xlabel="times the attribution of chance")
     handles = {name: drawn for axis in axes.flat for drawn, name in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)

@@ -70,7 +70,7 @@ def region_table(maps: np.ndarray, regions: dict[str, np.ndarray], seen: np.ndar
 
     maps: (N, H, W). regions: name to masks (N, H, W). seen: (N, H, W) bool, what of the photo the network saw.
     Columns image (0 to N - 1), region, and FIGURES: `shares`, of what speaks for the class and of what speaks against
-    it (0 for methods without a sign); the region's share of what was seen (area), which an even
+    it (NaN for methods without a sign); the region's share of what was seen (area), which an even
     look would give it, and of the whole photo (photo_area), both 0 to 1; `pointed` and `ious`. An image without
     such a region (no box) has no row; one whose region was not seen has, with an area of 0.
     """
@@ -78,7 +78,7 @@ def region_table(maps: np.ndarray, regions: dict[str, np.ndarray], seen: np.ndar
     for name, masks in regions.items():
         table = pd.DataFrame({"image": range(len(maps)), "region": name})
         area = (masks & seen).sum((1, 2)) / seen.sum((1, 2))
-        both = shares(maps, masks), shares(-maps, masks)
+        both = shares(maps, masks), shares(-maps, masks) if (maps < 0).any() else np.nan
         figures = (*both, area, masks.mean((1, 2)), pointed(maps, masks), ious(maps, masks, seen))
         tables.append(table.assign(**dict(zip(FIGURES, figures, strict=True)))[masks.any((1, 2))])
     return pd.concat(tables, ignore_index=True)

@@ -77,9 +77,14 @@ def _clean(notebook: nbformat.NotebookNode) -> None:
             if output.output_type == "stream":
                 output.text = re.sub(r"^.*\d(%\||it \[).*\n?", "", output.text, flags=re.MULTILINE)
             elif "text/markdown" in output.get("data", {}):
-                output.data["text/markdown"] = html.escape(output.data["text/markdown"], quote=False)
+                output.data["text/markdown"] = _without_tags(output.data["text/markdown"])
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if output.get("text", " ")]
+
+
+def _without_tags(markdown: str) -> str:
+    """What stands in backticks is shown as it is in any case."""
+    return re.sub(r"(`[^`\n]*`)|[<&]", lambda found: found[1] or html.escape(found[0]), markdown)
 
 
 def _check_executed(path: Path, notebook: nbformat.NotebookNode) -> None:

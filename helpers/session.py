@@ -9,6 +9,7 @@ import importlib.metadata
 import platform
 import random
 import re
+import shutil
 import sys
 import tempfile
 import warnings
@@ -51,7 +52,7 @@ def start() -> None:
     print(f"Python {platform.python_version()}, {', '.join(versions)}, {torch.get_num_threads()} CPU threads")
     print(f"Device: {describe(pick_device('auto'))}")
     if _in_colab() and not torch.cuda.is_available():
-        print("This runtime has no GPU to train on: Runtime > Change runtime type > T4 GPU, then run all again")
+        print("No GPU here. To train on one: Runtime > Change runtime type > T4 GPU, then run all again")
 
 
 def keep_memory() -> None:
@@ -90,17 +91,19 @@ def output(path: str | Path, *taken: Path) -> Path:
     """Where a result goes, absolute as `resolve` makes it, in a folder that is there.
 
     taken: what is read, and where other results go.
-    Raises ParameterError, before any work, for one of these, a file that lies in one of these (but for an earlier
-    table), a folder or no ordinary file, and where nothing can be written.
+    Raises ParameterError, before any work, for one of these, a file but a table that lies in one of these, a folder
+    or no ordinary file, and where nothing can be written.
     """
     path = resolve(path)
     for other in (other.resolve() for other in taken):
         if path.resolve() == other:
             raise ParameterError(f"{path} is already an input or an output: give this result another path")
-        if other in path.resolve().parents and path.exists() and path.suffix != ".csv":
-            raise ParameterError(f"{path} is a file of {other}, which is read: give this result another path")
-    if path.is_dir() or path.suffix == ".work":  # where checkpoints go
+        if other in path.resolve().parents and path.suffix != ".csv":
+            raise ParameterError(f"{path} lies in {other}, which is read: give this result a path elsewhere")
+    if path.is_dir():
         raise ParameterError(f"{path} is a folder: give the path of a file in it")
+    if path.suffix == ".work":
+        raise ParameterError(f"{path} ends as the folders of checkpoints do: give another path")
     if path.exists() and not path.is_file():
         raise ParameterError(f"{path} is no ordinary file: give another path")
     try:
@@ -120,7 +123,9 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     A text that a spreadsheet would take for a formula, such as a file's name from outside, gets a ' in front.
     """
     with archives.atomic(path) as unfinished:
-        table.map(_no_formula).to_csv(unfinished, index=False, errors="backslashreplace")
+        texts = [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]
+        safe = table.assign(**{name: table[name].map(_no_formula) for name in texts}).rename(columns=_no_formula)
+        safe.to_csv(unfinished, index=False, errors="backslashreplace")
 
 
 def resolve_weights(weights: str) -> str:
@@ -198,10 +203,10 @@ def require(path: Path, remedy: str) -> Path:
 
     Raises FileNotFoundError with the remedy where it is not to be had.
     """
-    dropped = Path.cwd() / path.name  # where the Files pane puts things
-    if not path.exists() and _in_colab() and dropped.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        dropped.rename(path)
+    for dropped in (Path.cwd() / path.name, Path("/content") / path.name):  # where the Files pane puts things
+        if not path.exists() and _in_colab() and dropped.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(dropped, path)
     if not path.exists() and _in_colab() and someone_can_answer():
         _ask_for_archive(path, remedy)
     if not path.exists():
@@ -279,7 +284,8 @@ def _ask_for_archive(path: Path, remedy: str) -> None:
     if len(chosen) > 1 and path.name not in chosen:
         raise FileNotFoundError(f"{', '.join(chosen)} were chosen: choose {path.name} alone ({remedy})")
     for name, data in chosen.items():
-        Path(name).unlink(missing_ok=True)  # Colab leaves a copy where the notebook runs
+        if (copy := Path(name)).is_file() and copy.read_bytes() == data:  # Colab's own, where the notebook runs
+            copy.unlink()
         stored = path.with_name(name) if len(chosen) > 1 else path
         with archives.atomic(stored) as unfinished:
             unfinished.write_bytes(data)

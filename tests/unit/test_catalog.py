@@ -196,6 +196,8 @@ def test_damaged_facts_old_formats_and_absent_images_are_refused(raw, tmp_path):
         r"labels that are no class \(b\)": {"dataset.json": json.dumps(facts | {"classes": ["a"]}).encode()},
         "views that are not named": {"dataset.json": json.dumps(facts | {"views": ["side"]}).encode()},
         "items in two splits": {"catalog.csv": table.replace(b",test,", b",train,", 1)},
+        "paths that come twice": {"catalog.csv": table + table.splitlines(keepends=True)[1]},
+        "its catalog is damaged .*NoneType": {"dataset.json": json.dumps(facts | {"classes": None}).encode()},
         "lacks 1 images of its catalog, 'images/a/side/0_side.jpg' first": {"images/a/side/0_side.jpg": None},
     }
     for message, changes in cases.items():

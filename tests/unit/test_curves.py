@@ -106,6 +106,7 @@ def test_costs_show_what_each_way_costs_and_finds():
         "chosen: 30",
     ]
     assert cost.get_ylim() == pytest.approx((21, 140))
+    assert [tick for tick in cost.get_yticks() if 21 <= tick <= 140] == [50, 100]
     free = curves.costs(thresholds, ways.assign(cost=0.0), "torn", "What each costs").axes[0]
     assert free.get_ylim() == pytest.approx((0, 140))
 

@@ -68,6 +68,9 @@ def test_what_speaks_against_the_class_is_counted_for_itself():
     assert table[["attribution", "against"]].to_numpy().tolist() == [[0.75, 0.25]]
     (row,) = regions.summary(table, ["region"], seed=0).to_dict("records")
     assert (row["times"], row["times_against"]) == (1.5, 0.5)
+    unsigned = regions.region_table(abs(maps), {"box": box}, seen).assign(item="a")
+    (row,) = regions.summary(unsigned, ["region"], seed=0).to_dict("records")
+    assert np.isnan([unsigned["against"][0], row["times_against"]]).all()
 
 
 def test_an_even_look_at_what_was_cut_out_is_chance_however_small_the_cut():

@@ -59,6 +59,7 @@ def test_a_page_has_its_outputs_and_its_code_a_tick_away(written):
 
 def test_a_page_is_without_the_bars_that_told_how_far_it_was(written):
     assert "2 of 2 done" in written[1]
+    assert "<code>a &lt; b</code>" in written[1]
     assert "[00:01" not in written[1]
 
 

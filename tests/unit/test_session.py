@@ -244,19 +244,21 @@ def test_a_table_is_written_whole_or_not_at_all(tmp_path):
 
 def test_a_text_that_a_spreadsheet_would_compute_is_written_as_text(tmp_path):
     names = ["=cmd|' !A1", "@SUM(1)", "-2+3", "\t=1", "-12", "+0.5", "a=1", "007"]
-    session.write_table(tmp_path / "a.csv", pd.DataFrame({"name": names, "value": -1.5}))
-    written = pd.read_csv(tmp_path / "a.csv", dtype={"name": str})
+    table = pd.DataFrame({"name": names, "value": np.float32(-0.1), "=label": 1})
+    session.write_table(tmp_path / "a.csv", table)
+    written = pd.read_csv(tmp_path / "a.csv", dtype={"name": str, "value": str})
+    assert written.columns.tolist() == ["name", "value", "'=label"]
     assert written["name"].tolist() == ["'=cmd|' !A1", "'@SUM(1)", "'-2+3", "'\t=1", "-12", "+0.5", "a=1", "007"]
-    assert (written["value"] == -1.5).all()
+    assert (written["value"] == "-0.1").all()
 
 
-def test_a_result_overwrites_no_file_of_a_folder_that_is_read_but_an_earlier_table(tmp_path):
-    (tmp_path / "1.jpg").touch()
+def test_a_result_goes_into_no_folder_that_is_read_unless_it_is_a_table(tmp_path):
     (tmp_path / "decisions.csv").touch()
-    with pytest.raises(ParameterError, match=r"1\.jpg is a file of .*, which is read: give this result another path"):
+    with pytest.raises(ParameterError, match=r"1\.jpg lies in .*, which is read: give this result a path elsewhere"):
         session.output(tmp_path / "1.jpg", tmp_path)
     assert session.output(tmp_path / "decisions.csv", tmp_path) == tmp_path / "decisions.csv"
-    assert session.output(tmp_path / "new.zip", tmp_path) == tmp_path / "new.zip"
+    with pytest.raises(ParameterError, match="ends as the folders of checkpoints do"):
+        session.output(tmp_path / "models.work")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes among its files")
@@ -317,12 +319,13 @@ def test_what_was_put_into_colabs_files_pane_is_taken_from_there(tmp_path, colab
 
 def test_both_archives_chosen_at_once_in_colab_are_stored_under_their_own_names(tmp_path, colab, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "models.zip").touch()  # Colab's own copy
+    (tmp_path / "models.zip").write_bytes(b"networks")  # Colab's own copy
+    (tmp_path / "data.zip.bak").write_bytes(b"someone's")
     colab.uploads |= {"data.zip": b"photos", "models.zip": b"networks"}
     path = session.require(tmp_path / "transfer" / "data.zip", "run 01 first")
     assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == colab.uploads
     assert "if it is the wrong file, delete it" in capsys.readouterr().out
-    assert [file.name for file in tmp_path.iterdir()] == ["transfer"]
+    assert {file.name for file in tmp_path.iterdir()} == {"transfer", "data.zip.bak"}
 
 
 def test_several_files_of_which_none_is_the_one_asked_for_are_refused(tmp_path, colab):
