@@ -70,7 +70,7 @@ def obtain(raw_data: str, sha256: str, folder: Path, *, seed: int, sample_items:
 
 
 def local(raw_data: str) -> list[Path]:
-    """The zip or folder that `obtain` would read in place: none for a name or an address."""
+    """The zip, photo or folder that would be read in place: none for a name, an address or nothing."""
     named = raw_data in ("", "sample", *PUBLISHED) or _is_address(raw_data)
     return [] if named else [session.resolve(raw_data)]
 
