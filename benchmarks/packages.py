@@ -80,12 +80,7 @@ def write(answers: pd.DataFrame, attribution: pd.DataFrame, wanted: argparse.Nam
     columns = ["network", "view", "accuracy", "95 % interval", "tested"]
     boxed = attribution[attribution["region"] == "damage box"]
     looked = evaluation.as_text(regions.summary(boxed, ["network", "view", "method"], seed=0))
-    looked = (
-        looked.drop(columns=["overlap", "times_against"])
-        .rename(columns=lambda name: name.replace("_", " "))
-        .round(3)
-        .set_index("network")
-    )
+    looked = looked.drop(columns=["overlap", "times_against"]).rename(columns={"photo_times": "photo times"})
     page = PAGE.format(
         items=answers["item"].nunique(),
         annotated=boxed["item"].nunique(),
@@ -94,7 +89,7 @@ def write(answers: pd.DataFrame, attribution: pd.DataFrame, wanted: argparse.Nam
         accuracy=markdown(pd.DataFrame(rows, columns=columns).set_index("network")),
         folds=markdown(pd.concat(tables, axis=1).round(3).rename_axis("fold").set_axis(_named(tables), axis=1)),
         explained=boxed["path"].nunique(),
-        attribution=markdown(looked),
+        attribution=markdown(looked.round(3).set_index("network")),
         machine=machine("torch", "torchvision", "captum", "scikit-learn"),
     )
     put_section(session.root() / "docs" / "results.md", "Real packages, seen from the side and from the top", page)

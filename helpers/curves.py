@@ -33,10 +33,10 @@ def training(histories: dict[str, pd.DataFrame], figures: Sequence[str] = ("loss
             axis.set(xlabel="epoch", ylabel=figure_name)
             axis.grid(alpha=0.25)
         row[0].set_title(name, loc="left", fontweight="bold")
-    highest = max(axis.get_ylim()[1] for axis in axes[:, 0])
     for column, figure_name in zip(axes.T, figures, strict=True):
+        highest = max(axis.get_ylim()[1] for axis in column) if figure_name == "loss" else 1.02
         for axis in column:  # one scale, or the noise of a network that learns nothing looks like learning
-            axis.set_ylim(0, highest if figure_name == "loss" else 1.02)
+            axis.set_ylim(0, highest)
     axes[0, -1].legend(fontsize=8)
     return figure
 

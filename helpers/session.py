@@ -203,12 +203,10 @@ def require(path: Path, remedy: str) -> Path:
 
     Raises FileNotFoundError with the remedy where it is not to be had.
     """
-    for dropped in (Path.cwd() / path.name, Path("/content") / path.name):  # where the Files pane puts things
-        if not path.exists() and _in_colab() and dropped.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(dropped, path)
-    if not path.exists() and _in_colab() and someone_can_answer():
-        _ask_for_archive(path, remedy)
+    if not path.exists() and _in_colab():
+        _take_dropped(path)
+        if not path.exists() and someone_can_answer():
+            _ask_for_archive(path, remedy)
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: {remedy}")
     return path
@@ -273,6 +271,14 @@ def quiet(line: str) -> None:
 
 def _no_formula(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+
+
+def _take_dropped(path: Path) -> None:
+    """Move the file of that name to `path` from where Colab's Files pane puts things, if it is there."""
+    places = (Path.cwd() / path.name, Path("/content") / path.name)
+    if dropped := next(filter(Path.exists, places), None):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(dropped, path)
 
 
 def _ask_for_archive(path: Path, remedy: str) -> None:

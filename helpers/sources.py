@@ -69,10 +69,10 @@ def obtain(raw_data: str, sha256: str, folder: Path, *, seed: int, sample_items:
     return path
 
 
-def local(raw_data: str) -> list[Path]:
+def local(where: str) -> list[Path]:
     """The zip, photo or folder that would be read in place: none for a name, an address or nothing."""
-    named = raw_data in ("", "sample", *PUBLISHED) or _is_address(raw_data)
-    return [] if named else [session.resolve(raw_data)]
+    named = where in ("", "sample", *PUBLISHED) or _is_address(where)
+    return [] if named else [session.resolve(where)]
 
 
 def download(address: str, checksum: str | None, folder: Path) -> Path:
