@@ -18,7 +18,7 @@ from captum.attr import IntegratedGradients
 from PIL import Image
 from torch.nn import functional as F
 
-from helpers import attribution, cards, catalog, compute, images, networks, predict, session, training
+from helpers import attribution, cards, catalog, compute, dialog, images, networks, predict, session, training
 from helpers.archives import Archive, threaded, write_zip
 from helpers.images import Examples
 from helpers.recipes import Phase, Recipe
@@ -76,7 +76,7 @@ def ours(dataset: catalog.Dataset, weights: Path, recipe: Recipe, work: Path) ->
     learning = dataset._replace(catalog=dataset.catalog[learned].reset_index(drop=True))
     pixels = images.load_images(learning, SIZE, SIZE)
     model = training.fit(
-        "mobilenet_v2", str(weights), learning, pixels, [""], recipe, CPU, folder=work, report=session.quiet
+        "mobilenet_v2", str(weights), learning, pixels, [""], recipe, CPU, folder=work, report=dialog.quiet
     )
     seconds = time.perf_counter() - started
     best = [row["validation_accuracy"] for row in model.card["history"] if row["kept"]][-1]
@@ -105,7 +105,7 @@ def vgg_epochs(pixels: torch.Tensor, *, cached: bool) -> float:
     if cached:
         recipe = Recipe([Phase("last", "last stage", 4, 1e-4)], 32, seed=0, copies=1)
         examples = Examples(pixels, labels, np.arange(len(pixels)), np.arange(1))
-        training.train(network, examples, recipe, CPU, cache=Path("none"), report=session.quiet)
+        training.train(network, examples, recipe, CPU, cache=Path("none"), report=dialog.quiet)
         return time.perf_counter() - started
     networks.freeze(network, train="last stage")
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -199,7 +199,7 @@ def epoch_from_memory(pixels: torch.Tensor, labels: np.ndarray) -> tuple[float]:
     recipe = Recipe([phase], peers.SMALL_BATCH, 0, 0.0, 0.0, keep_norms=False, copies=1, normalization=halves)
     examples = Examples(pixels, labels, np.arange(len(pixels)), np.arange(100))
     started = time.perf_counter()
-    training.train(network, examples, recipe, CPU, cache=Path("none"), report=session.quiet)
+    training.train(network, examples, recipe, CPU, cache=Path("none"), report=dialog.quiet)
     return (time.perf_counter() - started,)
 
 

@@ -22,7 +22,7 @@ import torch
 from pages import markdown
 from PIL import Image
 
-from helpers import catalog, images, session, training
+from helpers import catalog, dialog, images, session, training
 from helpers.archives import Archive, write_zip
 from helpers.recipes import Phase, Recipe
 
@@ -67,7 +67,7 @@ def measure(raw: Path, folder: Path) -> dict[str, float]:
     pixels = images.load_images(dataset, SIZE, SIZE, memory_bytes=LIMIT_BYTES)
     times.append(time.perf_counter())
     model = training.fit(
-        "resnet18", "none", dataset, pixels, [""], RECIPE, torch.device("cpu"), folder=folder, report=session.quiet
+        "resnet18", "none", dataset, pixels, [""], RECIPE, torch.device("cpu"), folder=folder, report=dialog.quiet
     )
     times.append(time.perf_counter())
     steps = dict(zip(("preparing (s)", "decoding (s)", "training (s)"), np.diff(times).tolist(), strict=True))

@@ -22,7 +22,7 @@ from alone import alone
 from contenders import CPU, HEAD, SIZE, TUNED
 from pages import machine, markdown, put_section
 
-from helpers import catalog, images, networks, session, training
+from helpers import catalog, dialog, images, networks, session, training
 from helpers.archives import Archive
 from helpers.images import Examples
 
@@ -165,7 +165,7 @@ def attribution(bench: Bench) -> str:
     network = networks.build("mobilenet_v2", len(dataset.classes), str(bench.weights))
     learned = [catalog.rows_where(dataset.catalog, split=split) for split in ("train", "validation")]
     training.train(
-        network, Examples(pixels, labels, *learned), HEAD, CPU, cache=bench.folder / "work", report=session.quiet
+        network, Examples(pixels, labels, *learned), HEAD, CPU, cache=bench.folder / "work", report=dialog.quiet
     )
     what = (network, pixels[-32:], labels[-32:])
     runs = {

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from sklearn.model_selection import StratifiedGroupKFold
 
-from helpers import activations, calibration, evaluation, fusing, networks, predict, session, stages, training
+from helpers import activations, calibration, dialog, evaluation, fusing, networks, predict, stages, training
 from helpers.arrays import Array
 from helpers.catalog import Dataset, rows_where
 from helpers.images import Examples
@@ -143,7 +143,7 @@ def _answers(
     labels = dataset.labels()
     parts: dict[str, list[pd.DataFrame]] = {"validation": [], "test": []}
     for views in groups:
-        how = {"folder": folder, "report": session.quiet, "shared": shared}
+        how = {"folder": folder, "report": dialog.quiet, "shared": shared}
         model = training.fit(architecture, weights, dataset, images, views, recipe, device, **how)
         rows = {split: rows_where(dataset.catalog, split=split, view=views) for split in parts}
         truth = labels[rows["validation"]]

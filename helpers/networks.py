@@ -12,7 +12,7 @@ import torch
 import torchvision
 from torch import nn
 
-from helpers import session
+from helpers import dialog
 from helpers.archives import sha256
 from helpers.convnets import NETWORKS
 from helpers.stages import head_name, split, stages
@@ -157,7 +157,7 @@ def _state(architecture: str, weights: str) -> dict[str, torch.Tensor]:
             raise WeightsError(f'{architecture} has no ImageNet weights: it starts from nothing, weights="none"')
         published = torchvision.models.get_model_weights(architecture).DEFAULT
         try:
-            return published.get_state_dict(progress=session.someone_can_answer(), check_hash=True)
+            return published.get_state_dict(progress=dialog.someone_can_answer(), check_hash=True)
         except (OSError, RuntimeError) as error:
             raise WeightsError(
                 f"The ImageNet weights of {architecture} could not be fetched from {published.url} ({error}). "

@@ -1,4 +1,4 @@
-"""The set-up of a notebook: where the project is, which device, whether the parameters are right, who is there."""
+"""The set-up of a notebook: where the project is, which device, whether the parameters are right."""
 
 from __future__ import annotations
 
@@ -9,28 +9,21 @@ import importlib.metadata
 import platform
 import random
 import re
-import shutil
-import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 
-from helpers import archives
+from helpers import archives, dialog
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # as in the C library's malloc.h
 _FORMULA = re.compile(r"[=+\-@\t\r](?!\d*\.?\d*$)")  # a number with its sign is none
-_BROWSER_MEGABYTES = 200  # that a browser still downloads well from Colab
 PARAMETERS_MARK = "# Parameters of this notebook"
-Row = TypeVar("Row")
 
 
 class ParameterError(ValueError):
@@ -44,14 +37,14 @@ def start() -> None:
     """
     pd.set_option("display.max_colwidth", None)
     matplotlib.rcParams["text.parse_math"] = False  # a label may hold a dollar sign
-    if shell := _ipython():
+    if shell := dialog.ipython():
         shell.run_line_magic("matplotlib", "inline")
     keep_memory()
     warnings.filterwarnings("ignore", "IProgress not found")  # captum asks for a widget, but shows no progress
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "torchvision", "captum")]
     print(f"Python {platform.python_version()}, {', '.join(versions)}, {torch.get_num_threads()} CPU threads")
     print(f"Device: {describe(pick_device('auto'))}")
-    if _in_colab() and not torch.cuda.is_available():
+    if dialog.in_colab() and not torch.cuda.is_available():
         print("No GPU here. To train on one: Runtime > Change runtime type > T4 GPU, then run all again")
 
 
@@ -135,7 +128,7 @@ def resolve_weights(weights: str) -> str:
     """
     if weights in ("imagenet", "none"):
         return weights
-    return str(require(resolve(weights), 'give weights as "imagenet", "none" or a path'))
+    return str(dialog.require(resolve(weights), 'give weights as "imagenet", "none" or a path'))
 
 
 def pick_device(device: str) -> torch.device:
@@ -183,7 +176,7 @@ def check_parameters(namespace: dict[str, object], **several: tuple[type | str, 
         raise ParameterError(f"Run the parameters cell first: the one that starts with {PARAMETERS_MARK!r}")
     declared = {name: (kind,) for name, kind in _assignments(cells[positions[-1]]).items()} | several
     given = {name for cell in cells[positions[-1] + 1 : -1] for name in _assignments(cell)}
-    injected = set() if someone_can_answer() else given  # a person's own cells may assign what they like
+    injected = set() if dialog.someone_can_answer() else given  # a person's own cells may assign what they like
     problems = [_unknown(name, declared) for name in sorted(injected - set(declared))]
     problems += [_wrong_type(name, namespace[name], allowed) for name, allowed in declared.items()]
     if any(problems):
@@ -192,110 +185,8 @@ def check_parameters(namespace: dict[str, object], **several: tuple[type | str, 
     return {name: namespace[name] for name in declared}
 
 
-def someone_can_answer() -> bool:
-    """Whether a person sits before the notebook: a headless run is told not to ask, and would wait for ever."""
-    shell = _ipython()
-    return bool(shell and getattr(getattr(shell, "kernel", None), "_allow_stdin", False))
-
-
-def require(path: Path, remedy: str) -> Path:
-    """The archive at `path`; in Colab, where it is missing, the file of that name in the Files pane, or an upload.
-
-    Raises FileNotFoundError with the remedy where it is not to be had.
-    """
-    if not path.exists() and _in_colab():
-        _take_dropped(path)
-        if not path.exists() and someone_can_answer():
-            _ask_for_archive(path, remedy)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: {remedy}")
-    return path
-
-
-def offer(path: Path) -> None:
-    """Say where a result lies, and hand it to the browser in Colab, if it is not too large for that."""
-    megabytes = path.stat().st_size / 2**20
-    print(f"Written: {path} ({megabytes:.1f} MB)")
-    if not (_in_colab() and someone_can_answer()):
-        return
-    if megabytes > _BROWSER_MEGABYTES:
-        print("That is much for a browser: copy it to Google Drive, or fetch it from the Files pane")
-        return
-    from google.colab import files
-
-    files.download(str(path))
-
-
-def ask_for_photos() -> object | None:
-    """A button to upload photos with, where a person sits before the notebook; else None. See `uploaded`.
-
-    Without ipywidgets there is no button, and a line says how else to give photos.
-    """
-    if not someone_can_answer():
-        return None
-    if _in_colab():
-        from google.colab import files
-
-        return files.upload()
-    try:
-        import ipywidgets
-    except ImportError:
-        print("For a button: pip install ipywidgets. Or give the path of your photos as a parameter.")
-        return None
-    from IPython.display import display
-
-    button = ipywidgets.FileUpload(accept="image/*", multiple=True, description="Choose photos")
-    display(button)
-    return button
-
-
-def uploaded(answer: object | None) -> list[tuple[str, bytes]]:
-    """Names and bytes of the photos that were chosen so far with what `ask_for_photos` gave."""
-    if isinstance(answer, dict):  # Colab's
-        return list(answer.items())
-    if answer and isinstance(answer.value, dict):  # ipywidgets before version 8
-        return [(name, bytes(file["content"])) for name, file in answer.value.items()]
-    return [(file["name"], bytes(file["content"])) for file in answer.value] if answer else []
-
-
-def progress(what: str) -> Callable[[Iterable[Row]], Iterable[Row]]:
-    """What passes rows on and shows how far it is: a bar for a person; in a log a line each ten seconds."""
-    often = 0.1 if someone_can_answer() else 10
-    how = {"file": sys.stdout, "ascii": " =", "ncols": 88, "mininterval": often, "maxinterval": often}
-    return partial(tqdm, desc=what, delay=1e-9, **how)  # no delay: no line at the start; longer: none at the end
-
-
-def quiet(line: str) -> None:
-    """What reports nothing, in the place of print."""
-
-
 def _no_formula(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
-
-
-def _take_dropped(path: Path) -> None:
-    """Move the file of that name to `path` from where Colab's Files pane puts things, if it is there."""
-    places = (Path.cwd() / path.name, Path("/content") / path.name)
-    if dropped := next(filter(Path.exists, places), None):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(dropped, path)
-
-
-def _ask_for_archive(path: Path, remedy: str) -> None:
-    """Store at `path` what is uploaded, whatever its name; of several files each beside it, by its name."""
-    from google.colab import files
-
-    print(f"{path.name} is not here: choose it on your computer ({remedy})")
-    chosen = files.upload()
-    if len(chosen) > 1 and path.name not in chosen:
-        raise FileNotFoundError(f"{', '.join(chosen)} were chosen: choose {path.name} alone ({remedy})")
-    for name, data in chosen.items():
-        if (copy := Path(name)).is_file() and copy.read_bytes() == data:  # Colab's own, where the notebook runs
-            copy.unlink()
-        stored = path.with_name(name) if len(chosen) > 1 else path
-        with archives.atomic(stored) as unfinished:
-            unfinished.write_bytes(data)
-        print(f"Stored as {stored}: if it is the wrong file, delete it in the Files pane and run this cell again")
 
 
 def _assignments(source: str) -> dict[str, type]:
@@ -333,12 +224,3 @@ def _wrong_type(name: str, value: object, allowed: tuple[type | str, ...]) -> st
     hint = ": papermill passes text as it stands with -r" if str in allowed and isinstance(value, int | float) else ""
     hint = ": papermill passes lists and mappings with -y" if {list, dict} & set(allowed) else hint
     return f"Parameter {name!r} must be {wanted}, not {type(value).__name__} {value!r}{hint}"
-
-
-def _in_colab() -> bool:
-    return "google.colab" in sys.modules
-
-
-def _ipython() -> object | None:
-    get = sys.modules.get("IPython")
-    return get.get_ipython() if get else None

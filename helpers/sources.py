@@ -15,7 +15,7 @@ import numpy as np
 import pooch
 from PIL import Image
 
-from helpers import sample, session
+from helpers import dialog, sample, session
 from helpers.archives import Archive, ArchiveError, write_zip
 from helpers.layouts import is_junk
 from helpers.photos import EXTENSIONS
@@ -56,7 +56,7 @@ def obtain(raw_data: str, sha256: str, folder: Path, *, seed: int, sample_items:
         return download(raw_data, f"sha256:{sha256}", folder / "downloads")
     known = ", ".join(f'"{name}"' for name in ("sample", *PUBLISHED))
     remedy = f"give raw_data as the path of a zip or folder, an address, or one of {known}"
-    path = session.require(session.resolve(raw_data), remedy)
+    path = dialog.require(session.resolve(raw_data), remedy)
     if sha256 and not (path.is_file() and pooch.hashes.hash_matches(path, sha256)):
         raise ArchiveError(f"{path} is not the file with the SHA-256 {sha256}: take that file, or give no checksum")
     for name, published in PUBLISHED.items():
@@ -82,7 +82,7 @@ def download(address: str, checksum: str | None, folder: Path) -> Path:
     Raises ConnectionError where the download is refused, breaks off or brings something else.
     """
     pooch.get_logger().setLevel("WARNING")  # no advice on checksums amid a notebook
-    bar = session.someone_can_answer()
+    bar = dialog.someone_can_answer()
     try:
         return Path(pooch.retrieve(address, checksum, fname=_file_name(address), path=folder, progressbar=bar))
     except (OSError, ValueError) as error:

@@ -21,12 +21,12 @@ from helpers import (
     cards,
     checkpoints,
     compute,
+    dialog,
     distributed,
     evaluation,
     heads,
     networks,
     recipes,
-    session,
     stages,
 )
 from helpers.arrays import Array
@@ -84,7 +84,7 @@ def train(
     """
     _check(examples, recipe)
     key = checkpoints.key_of([identity, asdict(recipe)], examples)
-    report = report if distributed.is_first() else session.quiet
+    report = report if distributed.is_first() else dialog.quiet
     network.to(device, memory_format=torch.channels_last)
     state = _resume(checkpoint, key, network, report)
     history, kept, current = state.history, state.kept, None

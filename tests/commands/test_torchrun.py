@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers import catalog, images, launch, session, training
+from helpers import catalog, dialog, images, launch, training
 from helpers.archives import write_zip
 from helpers.recipes import Phase, Recipe
 
@@ -41,8 +41,8 @@ def test_two_processes_learn_what_one_does_and_go_on_where_one_was_stopped(data_
     dataset = catalog.load(data_archive)
     what = ("small_cnn", "none", dataset, images.load_images(dataset, 20, 32), [""])
     cpu = torch.device("cpu")
-    before = training.fit(*what, replace(RECIPE, phases=STILL), cpu, folder=tmp_path / "before", report=session.quiet)
-    one = training.fit(*what, RECIPE, cpu, folder=tmp_path / "one", report=session.quiet)
+    before = training.fit(*what, replace(RECIPE, phases=STILL), cpu, folder=tmp_path / "before", report=dialog.quiet)
+    one = training.fit(*what, RECIPE, cpu, folder=tmp_path / "one", report=dialog.quiet)
 
     def stop(line):
         if line.startswith("epoch   2/"):

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import sys
+import types
 
 import numpy as np
 import pandas as pd
@@ -104,3 +105,27 @@ def network():
 def halves():
     """A normalization that makes 0 to -1 and 255 to 1."""
     return {"mean": [0.5, 0.5, 0.5], "deviation": [0.5, 0.5, 0.5]}
+
+
+@pytest.fixture
+def shell(monkeypatch):
+    """What puts a notebook's shell there, whose front end can or cannot ask."""
+
+    def start(*, stdin):
+        kernel = types.SimpleNamespace(_allow_stdin=stdin)
+        running = types.SimpleNamespace(kernel=kernel, run_line_magic=lambda *_: None)
+        monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: running))
+
+    return start
+
+
+@pytest.fixture
+def colab(monkeypatch, shell):
+    """Colab with a person before it, who uploads `colab.uploads`; what is offered lands in `colab.downloads`."""
+    files = types.SimpleNamespace(uploads={}, downloads=[])
+    files.upload = lambda: files.uploads
+    files.download = files.downloads.append
+    shell(stdin=True)
+    monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
+    monkeypatch.setitem(sys.modules, "google.colab", types.SimpleNamespace(files=files))
+    return files

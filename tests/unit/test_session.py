@@ -3,7 +3,6 @@ import platform
 import random
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -31,25 +30,6 @@ def notebook(*cells, parameters=CELL):
         if "%" not in cell:
             exec(cell, namespace)
     return namespace
-
-
-def fake_shell(monkeypatch, *, stdin):
-    """A notebook's shell whose front end can or cannot ask."""
-    kernel = types.SimpleNamespace(_allow_stdin=stdin)
-    shell = types.SimpleNamespace(kernel=kernel, run_line_magic=lambda *_: None)
-    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
-
-
-@pytest.fixture
-def colab(monkeypatch):
-    """Colab with a person before it, who uploads `colab.uploads`; what is offered lands in `colab.downloads`."""
-    files = types.SimpleNamespace(uploads={}, downloads=[])
-    files.upload = lambda: files.uploads
-    files.download = files.downloads.append
-    fake_shell(monkeypatch, stdin=True)
-    monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
-    monkeypatch.setitem(sys.modules, "google.colab", types.SimpleNamespace(files=files))
-    return files
 
 
 def test_parameters_come_back_as_the_notebook_declares_them():
@@ -127,8 +107,8 @@ def test_the_parameters_cell_that_ran_last_declares_them():
     assert session.check_parameters(namespace) == {"epochs": 1.5}
 
 
-def test_a_person_may_assign_other_names_but_not_other_types(monkeypatch):
-    fake_shell(monkeypatch, stdin=True)
+def test_a_person_may_assign_other_names_but_not_other_types(shell):
+    shell(stdin=True)
     assert session.check_parameters(notebook("mine = 1"))["epochs"] == 3
     with pytest.raises(ParameterError, match="'epochs' must be int"):
         session.check_parameters(notebook("mine = 1\nepochs = 'two'"))
@@ -137,14 +117,6 @@ def test_a_person_may_assign_other_names_but_not_other_types(monkeypatch):
 def test_without_a_parameters_cell_the_message_says_which_one_to_run():
     with pytest.raises(ParameterError, match="Run the parameters cell first: the one that starts with '# Parameters"):
         session.check_parameters({"In": ["", "session.check_parameters(globals())"]})
-
-
-def test_nobody_can_answer_in_a_test_or_a_headless_run(monkeypatch):
-    assert not session.someone_can_answer()
-    fake_shell(monkeypatch, stdin=False)
-    assert not session.someone_can_answer()
-    fake_shell(monkeypatch, stdin=True)
-    assert session.someone_can_answer()
 
 
 def test_the_root_is_the_clone_from_anywhere_and_else_the_current_folder(tmp_path, monkeypatch):
@@ -293,92 +265,12 @@ def test_a_gpu_is_not_touched_before_each_process_has_its_own(monkeypatch):
     assert session.pick_device("cuda") == torch.device("cuda")
 
 
-def test_what_is_there_is_not_asked_for(tmp_path):
-    assert session.require(tmp_path, "run 01 first") == tmp_path
-
-
-def test_what_is_missing_is_answered_with_the_remedy(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"data\.zip is missing: run 01 first"):
-        session.require(tmp_path / "data.zip", "run 01 first")
-
-
-def test_colab_asks_a_person_for_what_is_missing(tmp_path, colab):
-    colab.uploads["data (1).zip"] = b"uploaded"
-    path = session.require(tmp_path / "transfer" / "data.zip", "run 01 first")
-    assert path.read_bytes() == b"uploaded"
-    assert [file.name for file in path.parent.iterdir()] == ["data.zip"]
-
-
-def test_what_was_put_into_colabs_files_pane_is_taken_from_there(tmp_path, colab, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "data.zip").write_bytes(b"dropped")
-    path = session.require(tmp_path / "transfer" / "data.zip", "run 01 first")
-    assert path.read_bytes() == b"dropped"
-    assert not (tmp_path / "data.zip").exists()
-
-
-def test_both_archives_chosen_at_once_in_colab_are_stored_under_their_own_names(tmp_path, colab, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "models.zip").write_bytes(b"networks")  # Colab's own copy
-    (tmp_path / "data.zip.bak").write_bytes(b"someone's")
-    colab.uploads |= {"data.zip": b"photos", "models.zip": b"networks"}
-    path = session.require(tmp_path / "transfer" / "data.zip", "run 01 first")
-    assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == colab.uploads
-    assert "if it is the wrong file, delete it" in capsys.readouterr().out
-    assert {file.name for file in tmp_path.iterdir()} == {"transfer", "data.zip.bak"}
-
-
-def test_several_files_of_which_none_is_the_one_asked_for_are_refused(tmp_path, colab):
-    colab.uploads |= {"a.zip": b"", "b.zip": b""}
-    with pytest.raises(FileNotFoundError, match=r"a\.zip, b\.zip were chosen: choose data\.zip alone \(run 01 first\)"):
-        session.require(tmp_path / "data.zip", "run 01 first")
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_person_in_colab_who_uploads_nothing_gets_the_remedy(tmp_path, colab):
-    with pytest.raises(FileNotFoundError, match="run 01 first"):
-        session.require(tmp_path / "data.zip", "run 01 first")
-
-
-def test_a_result_is_named_with_its_size_and_handed_over_in_colab(tmp_path, colab, capsys):
-    path = tmp_path / "models.zip"
-    path.write_bytes(bytes(3 * 2**19))
-    session.offer(path)
-    assert capsys.readouterr().out == f"Written: {path} (1.5 MB)\n"
-    assert colab.downloads == [str(path)]
-
-
-def test_what_is_too_large_for_a_browser_stays_where_it_is(tmp_path, colab, monkeypatch, capsys):
-    monkeypatch.setattr(session, "_BROWSER_MEGABYTES", 1)
-    (tmp_path / "models.zip").write_bytes(bytes(2**20 + 1))
-    session.offer(tmp_path / "models.zip")
-    assert "copy it to Google Drive" in capsys.readouterr().out
-    assert colab.downloads == []
-
-
 def test_in_colab_without_a_gpu_the_set_up_says_how_to_get_one(colab, monkeypatch, capsys):
     for there, said in ((False, True), (True, False)):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
         monkeypatch.setattr(session, "pick_device", lambda _: torch.device("cpu"))
         session.start()
         assert ("Change runtime type" in capsys.readouterr().out) == said
-
-
-def test_a_headless_run_hands_nothing_over(tmp_path, colab, monkeypatch):
-    fake_shell(monkeypatch, stdin=False)
-    path = tmp_path / "models.zip"
-    path.touch()
-    session.offer(path)
-    assert colab.downloads == []
-    with pytest.raises(FileNotFoundError):
-        session.require(tmp_path / "data.zip", "run 01 first")
-
-
-def test_progress_passes_every_row_on_and_leaves_one_line_in_a_log_however_short(capsys):
-    assert list(session.progress("Reading")("abc")) == ["a", "b", "c"]
-    (line,) = capsys.readouterr().out.splitlines()[-1:]
-    assert line.startswith("Reading: 100%")
-    assert "| 3/3 [" in line
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep memory in their own way")
@@ -399,35 +291,3 @@ print(given_back, faults())
     printed = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout
     given_back, kept = map(int, printed.split())
     assert kept < given_back / 10
-
-
-def test_nobody_is_asked_for_photos_in_a_headless_run():
-    assert session.ask_for_photos() is None
-    assert session.uploaded(None) == []
-
-
-def test_without_ipywidgets_there_is_a_line_in_place_of_the_button(monkeypatch, capsys):
-    monkeypatch.setattr(session, "someone_can_answer", lambda: True)
-    monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    assert session.ask_for_photos() is None
-    assert "pip install ipywidgets. Or give the path of your photos" in capsys.readouterr().out
-
-
-def test_colab_gives_the_photos_at_once(colab):
-    colab.uploads = {"mine.jpg": b"photo"}
-    assert session.uploaded(session.ask_for_photos()) == [("mine.jpg", b"photo")]
-
-
-def test_jupyter_shows_a_button_and_gives_the_photos_when_they_are_chosen(monkeypatch):
-    shown = []
-    fake_shell(monkeypatch, stdin=True)
-    monkeypatch.setitem(sys.modules, "IPython.display", types.SimpleNamespace(display=shown.append))
-    button = types.SimpleNamespace(value=())
-    monkeypatch.setitem(sys.modules, "ipywidgets", types.SimpleNamespace(FileUpload=lambda **_: button))
-    assert session.ask_for_photos() is button
-    assert shown == [button]
-    assert session.uploaded(button) == []
-    button.value = ({"name": "mine.jpg", "content": memoryview(b"photo")},)
-    assert session.uploaded(button) == [("mine.jpg", b"photo")]
-    button.value = {"old.jpg": {"metadata": {}, "content": b"photo"}}  # ipywidgets 7
-    assert session.uploaded(button) == [("old.jpg", b"photo")]
