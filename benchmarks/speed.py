@@ -116,12 +116,12 @@ def trained(bench: Bench) -> str:
     figures, work = ["seconds", "validation", "test"], folder / "work"
     head = {
         "ours, head solved": lambda: contenders.ours(dataset, weights, HEAD, work),
-        "tutorial, frozen": lambda: alone("peers.tutorial", folder, weights, frozen=True),
+        "tutorial, frozen": lambda: alone(peers.tutorial, folder, weights, frozen=True),
     }
     tuned = {
         "ours, last stage": lambda: contenders.ours(dataset, weights, TUNED, work),
-        "fastai, fine_tune": lambda: alone("peers.fastai", folder, weights),
-        "tutorial, full": lambda: alone("peers.tutorial", folder, weights, frozen=False),
+        "fastai, fine_tune": lambda: alone(peers.fastai, folder, weights),
+        "tutorial, full": lambda: alone(peers.tutorial, folder, weights, frozen=False),
     }
     table = pd.concat([_medians(figures, bench.rounds, runs) for runs in (head, tuned)])
     floor = statistics.median(contenders.limit(dataset, weights) for _ in range(3))
@@ -151,7 +151,7 @@ def vgg(bench: Bench) -> str:
     pixels = images.load_images(bench.dataset, SIZE, SIZE)[:400]
     runs = {
         "VGG16, remembered": lambda: (contenders.vgg_epochs(pixels, cached=True),),
-        "VGG16, plain": lambda: (alone("contenders.vgg_epochs", pixels, cached=False),),
+        "VGG16, plain": lambda: (alone(contenders.vgg_epochs, pixels, cached=False),),
     }
     return VGG.format(seconds=compare(["seconds"], bench.rounds, runs))
 
@@ -170,7 +170,7 @@ def attribution(bench: Bench) -> str:
     what = (network, pixels[-32:], labels[-32:])
     runs = {
         "ours": lambda: contenders.attribution_by_us(*what),
-        "Captum, its defaults": lambda: alone("contenders.attribution_by_captum", *what),
+        "Captum, its defaults": lambda: alone(contenders.attribution_by_captum, *what),
     }
     return ATTRIBUTION.format(errors=compare(["seconds an image", "median completeness error"], bench.rounds, runs))
 
@@ -182,7 +182,7 @@ def small(bench: Bench) -> str:
     decoding, pixels, labels = contenders.decode_small(files)
     runs = {
         "ours, from memory": lambda: contenders.epoch_from_memory(pixels, labels),
-        "DataLoader": lambda: alone("peers.image_folder_epoch", files),
+        "DataLoader": lambda: alone(peers.image_folder_epoch, files),
     }
     epochs = compare(["seconds an epoch"], bench.rounds, runs)
     return SMALL.format(count=len(labels), batch=peers.SMALL_BATCH, decoding=decoding, epochs=epochs)
@@ -197,7 +197,7 @@ def precision(bench: Bench) -> str:
 def kept(bench: Bench) -> str:
     """A training step without and with memory that is kept."""
     seconds = {
-        keep: [alone("contenders.large_step_seconds", kept=keep) for _ in range(bench.rounds)] for keep in (False, True)
+        keep: [alone(contenders.large_step_seconds, kept=keep) for _ in range(bench.rounds)] for keep in (False, True)
     }
     return KEPT.format(kept=np.median(seconds[False]) / np.median(seconds[True]))
 

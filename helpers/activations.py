@@ -59,7 +59,7 @@ class Setting(NamedTuple):
 
 
 def prepare(
-    frozen: nn.Module,
+    frozen: nn.Sequential,
     examples: Examples,
     setting: Setting,
     *,
@@ -74,7 +74,7 @@ def prepare(
     copies, so with one copy each image as it is; on the live path as many as there are epochs, if not said otherwise.
     Both paths agree to half precision.
     """
-    if not any(True for _ in frozen.parameters()):
+    if len(frozen) == 0:
         return _live(lambda images: images, examples, setting, copies or epochs)
     wanted = copies_wanted(epochs, copies)
     run = compute.inference(frozen, setting.device)
@@ -93,7 +93,7 @@ def copies_wanted(epochs: int, copies: int | None) -> int:
 
 def fits(frozen: nn.Module, examples: Examples, setting: Setting, copies: int) -> bool:
     """Whether anything is frozen, and what it gives fits into memory."""
-    if not any(True for _ in frozen.parameters()):
+    if len(frozen) == 0:
         return False
     return _bytes_needed(compute.inference(frozen, setting.device), examples, setting, copies) <= arrays.MEMORY_BYTES
 
@@ -156,7 +156,7 @@ def _live(run: Function, examples: Examples, setting: Setting, copies: int) -> I
 
 def _near(images: Array, setting: Setting) -> Array:
     """The images on the device, where they fit into what activations may take there."""
-    held = isinstance(images, torch.Tensor) and compute.holds(setting.device, images.nbytes, arrays.MEMORY_BYTES)
+    held = isinstance(images, torch.Tensor) and arrays.fits_on(setting.device, images.nbytes)
     return images.to(setting.device) if held else images
 
 
@@ -174,7 +174,7 @@ def _remember(run: Function, source: tuple[Array, np.ndarray], setting: Setting,
         if absent and distributed.is_first_here():
             arrays.collect(parts, shape, np.float16, file, memory_bytes=0)
         else:
-            deque(parts, maxlen=0)  # has a part in what others write
+            deque(parts, maxlen=0)  # computes its share of what the first process writes
     distributed.wait()
     return arrays.FileArray(file, shape)
 

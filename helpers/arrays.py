@@ -64,8 +64,9 @@ def collect(
     if bytes_of(shape, dtype) <= memory_bytes:
         array, filled = torch.from_numpy(np.empty(shape, dtype)), 0
         for part in parts:
-            array[filled : filled + len(part)] = part
             filled += len(part)
+            if filled <= len(array):
+                array[filled - len(part) : filled] = part
         _check_rows(filled, shape)
         return array
     if not _is_whole(file, shape, dtype):
@@ -84,7 +85,13 @@ def collect(
 
 def bytes_of(shape: tuple[int, ...], dtype: np.dtype) -> int:
     """What an array of that shape takes, in memory or on disk."""
-    return int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    return math.prod(shape) * np.dtype(dtype).itemsize
+
+
+def fits_on(device: torch.device, needed: int) -> bool:
+    """Whether that many bytes may be kept on the device: at most MEMORY_BYTES, and a quarter of a GPU's free memory."""
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
+    return needed <= min(MEMORY_BYTES, free / 4)
 
 
 def _write(parts: Iterable[torch.Tensor], shape: tuple[int, ...], dtype: np.dtype, file: Path) -> None:

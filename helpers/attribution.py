@@ -144,8 +144,8 @@ def explain(
 ) -> np.ndarray:
     """(N, H, W): what counts for the logit of each image's target, by one of METHODS, summed over channels.
 
-    Parameters as of `integrated_gradients`; only that and the noise tunnel walk from a baseline in steps, and
-    occlusion covers with it.
+    Parameters as of `integrated_gradients`. Only that and the noise tunnel use `steps`; both start from the baseline,
+    and occlusion fills its windows with it.
     Raises ValueError for an unknown method or baseline, and for Grad-CAM where the last stage has no convolution.
     Source: Smilkov et al. (2017), SmoothGrad; Selvaraju et al. (2017), Grad-CAM; Zeiler and Fergus (2014) for
     occlusion; Simonyan, Vedaldi and Zisserman (2014) for gradients.

@@ -11,12 +11,12 @@ from torch.nn import functional as F
 _AROUND = 4  # px around a thing where its shadow falls, and nothing is learned of what lies below
 _MOST = 30.0  # gray levels that one pixel counts, so that a thing on the belt does not outweigh the belt
 _ALIKE = 2.0  # gray levels between photos of one position: noise and the traces of JPEG
-_SHARE = 0.25  # of the usual difference between photos, below which a belt that moves counts as standing still
+_SHARE = 0.25  # of the median difference between photos: up to this much counts as the same position
 _FEWEST = 3  # photos of a position, for their median to show it
 _LEAST_KNOWN = 0.75  # of the photos that positions so shown must explain: else the belt stops anywhere
 
 
-def still(images: torch.Tensor) -> torch.Tensor:
+def median(images: torch.Tensor) -> torch.Tensor:
     """(1, 3, H, W): the median of many images (N, 3, H, W) of a fixed camera, in which things that move vanish."""
     return images.float().median(0).values[None]
 
@@ -25,13 +25,13 @@ def by_position(images: torch.Tensor, masks: np.ndarray) -> torch.Tensor:
     """(K, 3, H, W): the background at each position of what moves in it, one picture where nothing does.
 
     images: (N, 3, H, W) uint8. masks: (N, H, W) bool, where things lie that do not belong to the background. Images
-    that are alike beside their things show one position; its picture is the median of what they show of it. What none
-    of them shows is left to the median of all. Positions of fewer than three images have no picture; where more than a
-    quarter of the images show such ones there is none at all (K = 0).
+    whose backgrounds, outside the masks, are alike show one position; its picture is the median of what they show of
+    it. What none of them shows is left to the median of all. Positions of fewer than three images have no picture;
+    where more than a quarter of the images show such ones there is none at all (K = 0).
     Source: hierarchical clustering by mean distance (Sokal and Michener, 1958).
     """
     images = images.float()  # light in bytes would overflow at 255
-    usual = still(images)
+    usual = median(images)
     if len(images) < _FEWEST:
         return usual[:0]
     things = torch.from_numpy(np.stack([ndimage.binary_dilation(mask, iterations=_AROUND) for mask in masks]))

@@ -17,7 +17,7 @@ def temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """The temperature that gives these answers the lowest log loss; above 1, the network was too sure of itself.
 
     probabilities: (N, C) of validation data. labels: (N,) class numbers.
-    N right answers do not show that the next is right: so the target of the true class is (N + 1) / (N + 2), not 1.
+    The target of the true class is (N + 1) / (N + 2) and not 1, for N right answers do not prove the next one right.
     Raises ValueError where there is nothing to fit it to.
     Source: Guo et al. (2017), On Calibration of Modern Neural Networks; Platt (1999) for the targets.
     """

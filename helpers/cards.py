@@ -20,7 +20,7 @@ from helpers.archives import Archive, ArchiveError, write_zip
 from helpers.catalog import Dataset
 from helpers.stages import head_name
 
-FORMAT_VERSION = 8
+FORMAT_VERSION = 9
 _FEATURES = "features.safetensors"  # a network's member of `models.zip`, where it knows what it learned from
 
 
@@ -45,8 +45,8 @@ def new_card(
 
     size: (height, width) in px of the input. weights: as given to `networks.build`. Logits are to be divided by the
     temperature, 1 until it is fitted; below the threshold of the highest probability the answer is "not sure". stored:
-    height and width in px that photos are shrunk to fit into first, if at all. empty: views without anything, by which
-    photos are cut out (`crops.empty_views`). fusing: the weight of each view (`fusing.fuse_views`). mirrored: whether
+    height and width in px that photos are shrunk to fit into first, if at all. backgrounds: by view, what photos are
+    cut out against (`crops.find_backgrounds`). fusing: the weight of each view (`fusing.fuse_views`). mirrored: whether
     each photo is looked at twice (`compute.inference`). novelty_thresholds: by view, see `novelty.fit`.
     """
     return {
@@ -57,7 +57,7 @@ def new_card(
         "input": {"height": size[0], "width": size[1]},
         "normalization": normalization,
         "stored": dataset.stored,
-        "empty": dataset.empty or {},
+        "backgrounds": dataset.backgrounds or {},
         "origin": networks.origin(weights),
         "temperature": 1.0,
         "threshold": 0.0,
@@ -127,7 +127,7 @@ def _load_model(archive: Archive, name: str) -> Model:
 
 def _check(card: dict, network: nn.Module) -> None:
     """Raise ValueError or KeyError for a card or weights that would answer wrongly, or fail in the middle of work."""
-    if missing := {"stored", "empty", "threshold", "fusing", "mirrored"} - set(card):
+    if missing := {"stored", "backgrounds", "threshold", "fusing", "mirrored"} - set(card):
         raise KeyError(f"its card lacks {', '.join(sorted(missing))}")
     classes, look, decision = card["classes"], card["normalization"], card.get("decision")
     decided = not decision or {"defect", "views", "pass_below", "reject_from"} <= set(decision)
@@ -140,7 +140,7 @@ def _check(card: dict, network: nn.Module) -> None:
         "temperature": 0 < card["temperature"] < math.inf,
         "threshold": card["threshold"] >= 0,
         "stored": card["stored"] is None or isinstance(card["stored"], dict),
-        "empty": isinstance(card["empty"], dict),
+        "backgrounds": isinstance(card["backgrounds"], dict),
         "fusing": isinstance(card["fusing"], dict),
         "decision": decided and (not decision or decision["defect"] in classes),
         "weights": all(torch.isfinite(tensor).all() for tensor in network.state_dict().values()),

@@ -18,12 +18,12 @@ _LEAST_OF_OTSU = 0.4  # Otsu's threshold finds the bright sides of a carton; its
 _RIM = 1.2  # of what is cut out, over the extent of the thing in it
 _MARGIN = 0.05  # of a thing's size (the root of its area), around it, that stays visible
 _SMALLEST, _LARGEST = 0.002, 0.7  # of the photo's area that a thing may have
-_LEAST_CONTRAST = 10.0  # gray levels between a thing and the empty view: noise and the traces of JPEG have less than 5
-_FEWEST = 5  # photos of a view in which a thing is found, for the median of them all to be empty
+_LEAST_CONTRAST = 10.0  # gray levels between a thing and the background: noise and the traces of JPEG have less than 5
+_FEWEST = 5  # photos of a view in which a thing is found, for the median of them all to be the background
 _SMALLEST_USUAL = 0.01  # of the photo's area: where less differs in most photos, it is a label or dirt
 _MOST_UNEVEN = 6.0  # ratio of large things to small ones in the photos of one view
-_LEAST_FILLED = 0.85  # of the smallest rectangle around it that a thing covers which is one; a box seen aslant: 0.75
-_CLEARLY = 1.2  # times as large as in the other position, to be turned by more than the least
+_LEAST_FILLED = 0.85  # of the smallest rectangle around it, by a rectangle; a box seen aslant fills 0.75
+_CLEARLY = 1.2  # times as large as when turned by the smaller angle, to be turned by the larger one
 
 
 class Crop(NamedTuple):
@@ -40,18 +40,18 @@ class Crop(NamedTuple):
     outline: tuple[tuple[float, float], ...] = ()
 
 
-def carton_masks(images: torch.Tensor, empty: torch.Tensor, *, roughly: bool = False) -> np.ndarray:
+def carton_masks(images: torch.Tensor, background: torch.Tensor, *, roughly: bool = False) -> np.ndarray:
     """(N, H, W) bool: where the thing on the belt is, found without any label.
 
-    images: (N, 3, H, W) uint8 of one view. empty: (K, 3, H, W), the view without anything, at each position of the
+    images: (N, 3, H, W) uint8 of one view. background: (K, 3, H, W), the view without anything, at each position of the
     belt (see `backgrounds`); each image is compared with the one that it is most like.
-    A pixel belongs to the thing where no shadow, a somewhat darker copy of the empty view, explains it. Of these pixels
+    A pixel belongs to the thing where no shadow, a somewhat darker copy of the background, explains it. Of these pixels
     the largest connected part counts, with narrow gaps and all that its convex hull covers.
-    roughly: where the empty view is a median of several positions, in which a belt has no gaps. Then a shadow may be of
+    roughly: where the background is a median of several positions, in which a belt has no gaps. Then a shadow may be of
     any darkness, and gaps stay open: not all of the thing is found, but nothing else.
     """
     darkest, gap = (0.0, _GAP_ROUGHLY) if roughly else (_DARKEST_SHADOW, _GAP)
-    return np.stack([_largest_part(_unexplained(image, empty, darkest), gap) for image in images])
+    return np.stack([_largest_part(_unexplained(image, background, darkest), gap) for image in images])
 
 
 def look_like_one_thing(masks: np.ndarray) -> bool:
@@ -166,12 +166,12 @@ def _within(middle: float, extent: float, limit: float) -> tuple[float, float]:
     return start, start + extent
 
 
-def _unexplained(image: torch.Tensor, empty: torch.Tensor, darkest_shadow: float) -> np.ndarray:
-    """(H, W) gray levels between an image (3, H, W) and what the empty view that it is most like can be in shadow."""
-    image, empty = image.float() + 1, empty + 1
-    light = backgrounds.light(image, empty)
-    best = backgrounds.unlikeness(backgrounds.shrink(image), backgrounds.shrink(empty) * light).argmin()
-    expected = empty[best] * light[best]
+def _unexplained(image: torch.Tensor, background: torch.Tensor, darkest_shadow: float) -> np.ndarray:
+    """(H, W) gray levels between an image (3, H, W) and what the background that it is most like can be in shadow."""
+    image, background = image.float() + 1, background + 1
+    light = backgrounds.light(image, background)
+    best = backgrounds.unlikeness(backgrounds.shrink(image), backgrounds.shrink(background) * light).argmin()
+    expected = background[best] * light[best]
     shadow = (image / expected).amin(0).clamp(darkest_shadow, 1)
     return (image - shadow * expected).abs().amax(0).numpy()
 

@@ -32,7 +32,7 @@ class Dataset(NamedTuple):
 
     In the catalog, group is shared by all images that must stand in one split; see `checks.check_photos`.
     stored: height and width in px that photos were shrunk to fit into; None where they are as they came.
-    empty: views without anything, where the catalog says what to cut out of each photo; see `crops.find`.
+    backgrounds: by view, where the catalog says what to cut out of each photo; see `crops.with_crops`.
     sha256: digest of the archive or folder, which the models trained on it carry.
     """
 
@@ -44,7 +44,7 @@ class Dataset(NamedTuple):
     seed: int
     sha256: str
     stored: dict[str, int] | None = None
-    empty: dict[str, dict] | None = None
+    backgrounds: dict[str, dict] | None = None
 
     def labels(self) -> np.ndarray:
         """(N,): the number of each image's class, in the order of the catalog."""

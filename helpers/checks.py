@@ -20,6 +20,7 @@ from helpers.photos import PhotoError, decode
 LEFT_OUT, CORRECTED, KEPT, GROUPED = "left out", "corrected", "kept", "kept in one split"
 _THUMB_PX = 16
 _NEAR_MAX, _NEAR_RMS = 0.35, 0.10  # of a thumbnail's own contrast; unrelated photos of one fixed camera differ by > 0.7
+_NEAR_COARSE = 0.175  # of the mean of any sixteenth of the photo
 _MOST_PAIRS = 10_000_000  # of candidates, which are held in memory
 _LEAF = 64  # thumbnails that a leaf of the tree holds: few pairs are near, and larger leaves find them sooner
 _FLAT_CONTRAST = 4.0  # gray levels: below it a picture is a plain surface, and its noise must not be blown up
@@ -178,13 +179,13 @@ def _labels_differ(table: pd.DataFrame, a: int, b: int) -> str:
 def _near_duplicates(thumbs: np.ndarray) -> np.ndarray:
     """(P, 2): index pairs (a < b), in order, of photos alike in every part: copies encoded, resized or lit anew.
 
-    thumbs: (N, 256). Coarse thumbnails find candidates in a k-d tree, in about N log N; the fine ones decide.
+    thumbs: (N, 256). All means of 4 x 4 pixels must be near, found by a k-d tree in about N log N, then all pixels.
     Raises ValueError where there are more candidates than memory should hold: then it is the camera that is alike.
     """
     if len(thumbs) < 2:
         return np.empty((0, 2), int)
     coarse = thumbs.reshape(-1, 4, _THUMB_PX // 4, 4, _THUMB_PX // 4).mean((2, 4)).reshape(len(thumbs), -1)
-    tree, reach = KDTree(coarse, leafsize=_LEAF), {"r": _NEAR_MAX / 2, "p": np.inf}
+    tree, reach = KDTree(coarse, leafsize=_LEAF), {"r": _NEAR_COARSE, "p": np.inf}
     some = coarse[:: len(coarse) // 1000 + 1]
     about = (tree.query_ball_point(some, **reach, return_length=True) - 1).mean() * len(coarse) / 2
     if about > _MOST_PAIRS:

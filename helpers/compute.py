@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -46,12 +45,6 @@ def autocast(module: nn.Module, device: torch.device, *, learning: bool) -> Iter
 def fork_rng(device: torch.device) -> contextlib.AbstractContextManager:
     """A context that gives the random numbers of the CPU and of that device back as it found them."""
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
-
-
-def holds(device: torch.device, needed: int, limit: int) -> bool:
-    """Whether so many bytes more may lie on the device: no more than the limit, and than a quarter of a GPU's rest."""
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
-    return needed <= min(limit, free / 4)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Small networks that start from nothing: each a line of layers, to be read from the top to the bottom.
 
-Pooling by the maximum comes before the activation, which gives the same as after it for a quarter of the work.
+Pooling by the maximum comes before a ReLU, which gives the same as after it for a quarter of the work.
 """
 
 from __future__ import annotations

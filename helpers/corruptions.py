@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -16,7 +17,7 @@ STRENGTHS = (1, 2, 3, 4, 5)
 def corrupt(images: torch.Tensor, kind: str, strength: int) -> torch.Tensor:
     """The images (N, 3, H, W) uint8, spoilt by one of KINDS; strength: of STRENGTHS.
 
-    The same images come out the same. Lengths are shares of the image's height, so that they mean the same at any size.
+    The same batch comes out the same. Lengths are shares of the image's height, so that they mean the same at any size.
     What was hidden (`images.HIDDEN`) stays so: no camera spoils it.
     Raises ValueError for an unknown kind.
     Source: Hendrycks and Dietterich (2019), Benchmarking Neural Network Robustness to Common Corruptions.
@@ -59,7 +60,9 @@ def _shift(images: torch.Tensor, strength: int) -> torch.Tensor:
 def _rotation(images: torch.Tensor, strength: int) -> torch.Tensor:
     """By 4 to 20 degrees; the rim is mirrored outwards."""
     height, width = images.shape[2:]
-    padded = F.pad(images.float(), (width // 4, width // 4, height // 4, height // 4), "reflect")
+    beyond = math.ceil(math.sin(math.radians(4.0 * strength)) * max(height, width) / 2) + 1  # px that corners reach
+    rim = min(beyond, height - 1, width - 1)  # a mirror image is no larger than the image
+    padded = F.pad(images.float(), (rim, rim, rim, rim), "reflect")
     turned = transforms.rotate(padded, 4.0 * strength, transforms.InterpolationMode.BILINEAR)
     return _levels(transforms.center_crop(turned, [height, width]))
 

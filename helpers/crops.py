@@ -1,4 +1,4 @@
-"""What lies before a fixed camera, cut out of its photos: found by what differs from the empty view.
+"""What lies before a fixed camera, cut out of its photos: found by what differs from the background.
 
 What is cut out gets all pixels of the network's input: damage that is small in the photo is large in them, and what
 lies beside it is hidden. Where things are rectangles, they are turned until they lie straight and fill the input; what
@@ -18,28 +18,28 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from helpers import backgrounds
+from helpers.backgrounds import by_position, median
 from helpers.cartons import Crop, carton_masks, crop_around, inside, look_like_one_thing, look_like_rectangles
 from helpers.catalog import Dataset, rows_where
 from helpers.images import crop_to_photo, load_images
 from helpers.photos import encode
 
 _LOOK_PX = (180, 320)  # height and width at which things are looked for
-_FOR_EMPTY = 128  # photos of a view that its empty ones are made of
+_FOR_BACKGROUND = 128  # photos of a view that its background is made of
 _ROUNDS = 2  # of finding things and the background behind them, each by the other
 _CHUNK = 64
 
 
-class EmptyView(TypedDict):
-    """A view without anything, as a card keeps it: by it things are found in photos, and turned or not."""
+class Background(TypedDict):
+    """A view without anything in it, as a card keeps it: against it things are found in photos, and turned or not."""
 
     pictures: list[str]  # JPEGs of 180 x 320 px in base64, one for each position of the belt
     roughly: bool  # whether it is a median of many positions: the belt stops anywhere (`cartons.carton_masks`)
     straighten: bool  # whether things are rectangles in it, and photos are turned until theirs lies straight
 
 
-def empty_views(dataset: Dataset, *, forced: bool = False) -> dict[str, EmptyView]:
-    """Each view without anything, from its training photos.
+def find_backgrounds(dataset: Dataset, *, forced: bool = False) -> dict[str, Background]:
+    """The background of each view, from its training photos.
 
     A view without training photos has none, nor one where what differs between the photos does not look like one thing
     that moves (`cartons.look_like_one_thing`), unless forced.
@@ -50,61 +50,61 @@ def empty_views(dataset: Dataset, *, forced: bool = False) -> dict[str, EmptyVie
         rows = rows_where(dataset.catalog, split="train", view=view)
         if not len(rows):
             continue
-        spread = np.linspace(0, len(rows) - 1, min(_FOR_EMPTY, len(rows))).round().astype(int)  # over all labels
+        spread = np.linspace(0, len(rows) - 1, min(_FOR_BACKGROUND, len(rows))).round().astype(int)  # over all labels
         some = dataset._replace(catalog=dataset.catalog.iloc[rows[spread]])
-        pixels = load_images(whole(some), *_LOOK_PX)[:]
-        usual = backgrounds.still(pixels)
-        masks = carton_masks(pixels, usual, roughly=True)
-        if not (forced or look_like_one_thing(masks)):
+        pixels = load_images(without_crops(some), *_LOOK_PX)[:]
+        usual = median(pixels)
+        things = carton_masks(pixels, usual, roughly=True)
+        if not (forced or look_like_one_thing(things)):
             continue
         for _ in range(_ROUNDS):
-            empty = backgrounds.by_position(pixels, masks)
-            roughly = len(empty) == 0
-            empty = usual if roughly else empty
-            masks = carton_masks(pixels, empty, roughly=roughly)
-        straighten = look_like_rectangles(masks, *some.catalog[["width", "height"]].median())
-        pictures = [_as_text(picture) for picture in empty]
-        found[view] = EmptyView(pictures=pictures, roughly=roughly, straighten=straighten)
+            positions = by_position(pixels, things)
+            roughly = len(positions) == 0
+            positions = usual if roughly else positions
+            things = carton_masks(pixels, positions, roughly=roughly)
+        straighten = look_like_rectangles(things, *some.catalog[["width", "height"]].median())
+        pictures = [_as_text(picture) for picture in positions]
+        found[view] = Background(pictures=pictures, roughly=roughly, straighten=straighten)
     return found
 
 
-def find(dataset: Dataset, empty: dict[str, EmptyView] | None, aspect: float) -> Dataset:
+def with_crops(dataset: Dataset, backgrounds: dict[str, Background] | None, aspect: float) -> Dataset:
     """The data set whose catalog has a column crop, the `Crop` of each photo, as `cartons.crop_around` makes it.
 
-    empty: of `empty_views`; a view without one keeps its whole photos, and without any the data set stays as it is.
-    aspect: width over height of the input.
+    backgrounds: of `find_backgrounds`; a view without one keeps its whole photos, and without any the data set stays as
+    it is. aspect: width over height of the input.
     """
-    if not empty:
+    if not backgrounds:
         return dataset
     sizes, views = dataset.catalog[["width", "height"]].to_numpy(float).tolist(), dataset.catalog["view"].tolist()
     found = [Crop(0.0, 0.0, *size) for size in sizes]
-    for row, mask in _masks(dataset, empty):
-        found[row] = crop_around(mask, *sizes[row], aspect, straighten=empty[views[row]]["straighten"])
-    return dataset._replace(catalog=dataset.catalog.assign(crop=found), empty=empty)
+    for row, mask in _masks(dataset, backgrounds):
+        found[row] = crop_around(mask, *sizes[row], aspect, straighten=backgrounds[views[row]]["straighten"])
+    return dataset._replace(catalog=dataset.catalog.assign(crop=found), backgrounds=backgrounds)
 
 
-def whole(dataset: Dataset) -> Dataset:
+def without_crops(dataset: Dataset) -> Dataset:
     """The data set with its photos as they are."""
-    return dataset._replace(catalog=dataset.catalog.drop(columns="crop", errors="ignore"), empty=None)
+    return dataset._replace(catalog=dataset.catalog.drop(columns="crop", errors="ignore"), backgrounds=None)
 
 
-def things(dataset: Dataset, empty: dict[str, EmptyView], height: int, width: int) -> np.ndarray:
-    """(N, height, width) bool: where the thing is in each whole photo; nowhere, where the view has no empty one."""
-    masks = np.zeros((len(dataset.catalog), height, width), bool)
-    for row, mask in _masks(dataset, empty):
-        masks[row] = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
-    return masks
+def masks(dataset: Dataset, backgrounds: dict[str, Background], height: int, width: int) -> np.ndarray:
+    """(N, height, width) bool: where the thing is in each whole photo; nowhere, where the view has no background."""
+    found = np.zeros((len(dataset.catalog), height, width), bool)
+    for row, mask in _masks(dataset, backgrounds):
+        found[row] = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+    return found
 
 
-def crop_of(photo: Image.Image, empty: EmptyView, aspect: float) -> Crop:
-    """What to cut out of one photo, as `find` says it for those of a data set."""
+def crop_of(photo: Image.Image, background: Background, aspect: float) -> Crop:
+    """What to cut out of one photo, as `with_crops` says it for those of a data set."""
     small = photo.resize(_LOOK_PX[::-1], Image.Resampling.BILINEAR, reducing_gap=3)
     pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None]
-    (mask,) = carton_masks(pixels, _pixels(empty), roughly=empty["roughly"])
-    return crop_around(mask, *photo.size, aspect, straighten=empty["straighten"])
+    (mask,) = carton_masks(pixels, _pixels(background), roughly=background["roughly"])
+    return crop_around(mask, *photo.size, aspect, straighten=background["straighten"])
 
 
-def shown(catalog: pd.DataFrame, height: int, width: int) -> np.ndarray:
+def visible(catalog: pd.DataFrame, height: int, width: int) -> np.ndarray:
     """(N, height, width) bool: what is cut out of each whole photo and not hidden; all of it, where nothing is cut out.
 
     catalog: as for `to_photos`.
@@ -158,15 +158,15 @@ def _crop(row: tuple) -> Crop:
     return getattr(row, "crop", Crop(0, 0, row.width, row.height))
 
 
-def _masks(dataset: Dataset, empty: dict[str, EmptyView]) -> Iterator[tuple[int, np.ndarray]]:
-    """Row number and mask of _LOOK_PX, for the photos of all views with an empty one."""
-    pixels = load_images(whole(dataset), *_LOOK_PX)
-    for view, without in empty.items():
-        rows, nothing = rows_where(dataset.catalog, view=view), _pixels(without)
+def _masks(dataset: Dataset, backgrounds: dict[str, Background]) -> Iterator[tuple[int, np.ndarray]]:
+    """Row number and mask of _LOOK_PX, for the photos of all views with a background."""
+    pixels = load_images(without_crops(dataset), *_LOOK_PX)
+    for view, background in backgrounds.items():
+        rows, positions = rows_where(dataset.catalog, view=view), _pixels(background)
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
-            masks = carton_masks(pixels[torch.as_tensor(chunk)], nothing, roughly=without["roughly"])
-            yield from zip(chunk.tolist(), masks, strict=True)
+            things = carton_masks(pixels[torch.as_tensor(chunk)], positions, roughly=background["roughly"])
+            yield from zip(chunk.tolist(), things, strict=True)
 
 
 def _as_text(picture: torch.Tensor) -> str:
@@ -174,9 +174,9 @@ def _as_text(picture: torch.Tensor) -> str:
     return base64.b64encode(encode(Image.fromarray(pixels))).decode()
 
 
-def _pixels(empty: EmptyView) -> torch.Tensor:
+def _pixels(background: Background) -> torch.Tensor:
     """(K, 3, h, w)."""
-    return _decoded(tuple(empty["pictures"]))
+    return _decoded(tuple(background["pictures"]))
 
 
 @lru_cache(maxsize=16)  # views: on the line, decoding takes longer than finding the thing

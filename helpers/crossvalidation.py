@@ -40,7 +40,13 @@ def divide(dataset: Dataset, folds: int, repeats: int, seed: int) -> Iterator[tu
     catalog = dataset.catalog
     if repeats < 1:
         raise ValueError(f"repeats={repeats} must be 1 or more")
-    fewest = catalog.groupby("label")["group"].nunique().min()
+    different = catalog.groupby("label")["group"].nunique()
+    fewest = different.min()
+    if fewest < 3:
+        raise ValueError(
+            f"The label {different.idxmin()!r} has {fewest} items that look different, and cross-validation needs 3 of "
+            "each label: add photos, or set folds=0"
+        )
     if not 3 <= folds <= fewest:
         raise ValueError(
             f"folds={folds} must be from 3 to {fewest}, as many as the rarest label has items that look different"
@@ -77,10 +83,10 @@ def predictions(
 ) -> pd.DataFrame:
     """What networks that had not seen them say of all images, and of items with their views fused, in every repeat.
 
-    As `evaluation.predictions`, looked at once or twice, calibrated and fused as each fold's validation items say, with
-    columns repeat and fold. What the frozen part gives is computed once for all folds. So are the data set's empty
-    views, from photos of which each is tested in some fold; labels have no part in them. folder: for a checkpoint of
-    each fold, so that a run that was broken off goes on.
+    As `evaluation.predictions`, with columns repeat and fold. Each fold's validation items choose its temperature, its
+    fusing weights, and whether mirror images are looked at, too. The frozen part's output and the backgrounds are those
+    of all folds' photos, computed once; labels have no part in them. folder: for a checkpoint of each fold, so that a
+    run that was broken off goes on.
     """
     divisions = divide(dataset, folds, repeats, candidate.recipe.seed)
     shared, tables = _share(candidate, dataset, images, device, folder), []

@@ -87,9 +87,9 @@ def items(table: pd.DataFrame, defect: str, share: float) -> Items:
 def with_next(items: Items) -> Items:
     """The items and, of each kind, the worst that may come next: a damaged one of probability 0, an intact one of 1.
 
-    Of n damaged items the next one lies below all with a chance of 1 in n + 1, so no mistake here is no promise. A
-    threshold chosen on these leaves room for that; its mean cost here ranks decisions, and is no forecast, since it is
-    the lowest of all.
+    The next of n + 1 damaged items is the lowest with probability 1 / (n + 1), so no mistake here does not mean none on
+    the line; a threshold chosen with these two items allows for that. The mean cost ranks decisions; as a forecast
+    it is too low, being the lowest of all.
     Source: Laplace's rule of succession; Vovk, Gammerman and Shafer (2005), Algorithmic Learning in a Random World.
     """
     probabilities, damaged, share = items

@@ -50,7 +50,7 @@ def require(path: Path, remedy: str) -> Path:
 
 def offer(path: Path) -> None:
     """Say where a result lies, and hand it to the browser in Colab, if it is not too large for that."""
-    megabytes = path.stat().st_size / 2**20
+    megabytes = path.stat().st_size / 1e6
     print(f"Written: {path} ({megabytes:.1f} MB)")
     if not (in_colab() and someone_can_answer()):
         return

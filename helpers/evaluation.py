@@ -23,13 +23,13 @@ def predictions(catalog: pd.DataFrame, probabilities: np.ndarray, classes: list[
     if probabilities.shape != (len(catalog), len(classes)):
         raise ValueError(f"{probabilities.shape} probabilities for {len(catalog)} images and {len(classes)} classes")
     table = catalog[["path", "item", "group", "view", "label"]].reset_index(drop=True)
-    return decided(table, pd.DataFrame(probabilities, columns=classes))
+    return with_answers(table, probabilities, classes)
 
 
-def decided(table: pd.DataFrame, probabilities: pd.DataFrame) -> pd.DataFrame:
+def with_answers(table: pd.DataFrame, probabilities: np.ndarray, classes: list[str]) -> pd.DataFrame:
     """The table with the most probable class as predicted, its probability as confidence, and all probabilities."""
-    chosen = {"predicted": probabilities.idxmax(axis=1), "confidence": probabilities.max(axis=1)}
-    return pd.concat([table.assign(**chosen), probabilities], axis=1)
+    each = pd.DataFrame(probabilities, columns=classes)
+    return pd.concat([table.assign(predicted=each.idxmax(axis=1), confidence=each.max(axis=1)), each], axis=1)
 
 
 def scores(predicted: pd.DataFrame, classes: list[str], seed: int) -> pd.DataFrame:
@@ -70,7 +70,7 @@ def from_confusion(matrix: np.ndarray) -> dict[str, float]:
 def class_scores(predicted: pd.DataFrame, classes: list[str], seed: int) -> pd.DataFrame:
     """For each view and class: precision, recall and F1, each with its 95 % interval, and of how many images.
 
-    A figure that a class does not have is not a number, and may be anything from 0 to 1.
+    A figure that is not defined for a class is NaN, with the interval 0 to 1.
     """
     rows = []
     for view, part in predicted.groupby("view", sort=False):

@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.optimize import minimize
 from scipy.special import softmax
 
-from helpers.evaluation import decided, log_loss
+from helpers.evaluation import log_loss, with_answers
 from helpers.layouts import FUSED
 
 _LEAST = 1e-7  # of a probability
@@ -18,8 +18,8 @@ _PARTS = 5  # in which the items are divided to compare learned weights with equ
 def fuse_views(images: pd.DataFrame, classes: list[str], weights: dict[str, float] | None = None) -> pd.DataFrame:
     """One row an item, from the rows of its images: the mean of their log-probabilities, made to add up to 1.
 
-    images: a table of `evaluation.predictions`. weights: by view, what its log-probabilities are multiplied by before,
-    1 where nothing is said: more makes the item surer, less makes it less sure. A sure view outweighs an unsure one.
+    images: a table of `evaluation.predictions`. weights: by view, the factor of its log-probabilities, 1 if not given;
+    a larger one makes the item's answer surer. A sure view outweighs an unsure one.
     An item that was seen from one side only keeps that answer as it is.
     Source: Genest and Zidek (1986), Combining Probability Distributions (logarithmic opinion pools).
     """
@@ -28,7 +28,7 @@ def fuse_views(images: pd.DataFrame, classes: list[str], weights: dict[str, floa
     probabilities = _pooled(_logs(images, classes), items, np.where(_seen_once(images), 1.0, weight))
     facts = images.groupby("item")[["group", "label"]].first().loc[names].reset_index(names="item")
     table = facts.assign(view=FUSED)
-    return decided(table, pd.DataFrame(probabilities, columns=classes))
+    return with_answers(table, probabilities, classes)
 
 
 def with_fused(images: pd.DataFrame, classes: list[str], weights: dict[str, float] | None = None) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from helpers import arrays, compute
+from helpers import arrays
 
 REGULARIZATIONS = tuple(10.0**power for power in np.arange(0, -5.5, -0.5))  # strongest first: each starts the next
 _CHUNK_ROWS = 8192
@@ -109,7 +109,7 @@ def _standardized(features: Features, mean: torch.Tensor, deviation: torch.Tenso
     """In chunks, mean 0 and deviation 1: kept where memory holds them, else made anew for every pass."""
     chunks = _Chunks(features, mean, deviation)
     needed = arrays.bytes_of((len(features.labels), len(mean)), np.float32)
-    return list(chunks) if compute.holds(mean.device, needed, arrays.MEMORY_BYTES) else chunks
+    return list(chunks) if arrays.fits_on(mean.device, needed) else chunks
 
 
 class _Chunks:

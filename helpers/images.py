@@ -21,11 +21,11 @@ from helpers.catalog import Dataset
 from helpers.photos import PhotoError, decode
 
 _DECODING = 4  # raise it when decoding or resizing gives other pixels: then no file of before is found again
-AUGMENTATIONS = {  # degrees of turn, share of zoom, of shift (of half the image) and of light and contrast, at most
-    "gentle": (3.0, 0.05, 0.04, 0.15),  # for whole photos: a twentieth at the rim may leave them, a twelfth at corners
-    "strong": (12.0, 0.15, 0.06, 0.3),  # for what was cut out with a rim: of it 1 % leaves on average, seldom over 5 %
+AUGMENTATIONS = {  # at most: mirroring (0 or 1), degrees, zoom, shift (of half the image), change of light and contrast
+    "gentle": (1, 3.0, 0.05, 0.04, 0.15),  # whole photos: may lose a twentieth at a side, a twelfth at a corner
+    "strong": (1, 12.0, 0.15, 0.06, 0.3),  # cut out with a margin: 1 % of a thing is lost on average, seldom over 5 %
 }
-UNMIRRORED = " unmirrored"  # behind such a name, where left and right tell classes apart
+AUGMENTATIONS |= {f"{name} unmirrored": (0, *reach) for name, (_, *reach) in AUGMENTATIONS.items()}
 HIDDEN = (124, 116, 104)  # color of what is not cut out: the mean of ImageNet, no information
 
 
@@ -47,8 +47,8 @@ def load_images(
 ) -> arrays.Array:
     """All images of the data set, (N, 3, height, width) uint8, in the order of its catalog, decoded once.
 
-    Where the catalog has a column crop (see `crops.find`), each is what it says of the photo. They stay in memory up
-    to `memory_bytes`; more go to a file in `cache/` beside the data set, found by the next run.
+    Where the catalog has a column crop (see `crops.with_crops`), each is what it says of the photo. They stay in memory
+    up to `memory_bytes`; more go to a file in `cache/` beside the data set, found by the next run.
     """
     paths = dataset.catalog["path"].tolist()
     crops = dataset.catalog.get("crop", pd.Series([None] * len(paths))).tolist()
@@ -143,19 +143,16 @@ def augment(images: torch.Tensor, numbers: torch.Tensor, augmentation: str = "ge
     """Each image flipped left to right or not, turned, shifted, zoomed and lit a little anew: float in 0..255.
 
     images: (N, 3, H, W) uint8 or float. numbers: (N, 7) of `random_numbers`; 0.5 everywhere leaves an image as it is.
-    augmentation: a name of AUGMENTATIONS, with UNMIRRORED behind it where nothing shall be flipped; ValueError for
-    another.
+    augmentation: a name of AUGMENTATIONS, an unmirrored one where left and right tell classes apart.
     Hardly anything of a thing leaves the image, so labels stay true: what the turn uncovers is filled by mirroring.
+    Raises ValueError for an unknown augmentation.
     """
-    reach = AUGMENTATIONS.get(augmentation.removesuffix(UNMIRRORED))
-    if reach is None:
-        names = ", ".join(name + end for end in ("", UNMIRRORED) for name in AUGMENTATIONS)
-        raise ValueError(f"There is no augmentation {augmentation!r}: choose one of {names}")
+    if augmentation not in AUGMENTATIONS:
+        raise ValueError(f"There is no augmentation {augmentation!r}: choose one of {', '.join(AUGMENTATIONS)}")
     if (numbers == 0.5).all():
         return images.float()
     count, _, height, width = images.shape
-    turn, zoom, shift, light = reach
-    mirror = 0 if augmentation.endswith(UNMIRRORED) else 1
+    mirror, turn, zoom, shift, light = AUGMENTATIONS[augmentation]
     extents = torch.tensor([mirror, turn, zoom, shift, shift, light, light])
     mirror, turn, zoom, across, down, light, contrast = ((numbers * 2 - 1) * extents).unbind(1)
     angle, zoom, flip = torch.deg2rad(turn), 1 + zoom, torch.where(mirror < 0, -1.0, 1.0)

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections import deque
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
@@ -23,11 +23,9 @@ from helpers.arrays import Array
 from helpers.cards import Model
 from helpers.catalog import Dataset
 from helpers.images import load_images
-from helpers.recipes import Phase, Recipe
+from helpers.recipes import Phase, Recipe, transfer
 
 _SAID = ("epoch", "Running", "Going", "The frozen part")  # how the lines begin that training reports
-_DEFAULTS = {"phases": [("head", "head", 4), ("fine-tuning", "last stage", 12, 2e-4)], "batch_size": 16, "seed": 0}
-_FROM_NOTHING = {"phases": [("from nothing", "all", 24, 1e-3)], "keep_norms": False}  # no stage is worth keeping
 
 
 def fit_distributed(
@@ -54,7 +52,7 @@ def fit_distributed(
     command += ["-m", "helpers.launch", str(dataset.path), str(output), "--architecture", architecture]
     command += ["--weights", weights, "--views", *views, "--device", device.type]
     command += ["--image-height", str(images.shape[2]), "--image-width", str(images.shape[3])]
-    command += ["--crop", *dataset.empty] if dataset.empty else []
+    command += ["--crop", *dataset.backgrounds] if dataset.backgrounds else []
     command += ["--recipe", json.dumps(asdict(recipe)), "--work", str(folder)]
     lines: deque[str] = deque(maxlen=200)  # torchrun says a lot of its own after an error
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
@@ -93,22 +91,30 @@ def _fit(wanted: argparse.Namespace, device: torch.device) -> None:
     dataset = catalog.load(wanted.data_archive)
     network = networks.build(wanted.architecture, len(dataset.classes), "none")
     size = networks.input_size(network, wanted.image_height, wanted.image_width)
-    empty = crops.empty_views(dataset, forced=True) if wanted.crop else {}
-    if unknown := set(wanted.crop) - set(empty):
-        raise ValueError(f"--crop: no view is called {', '.join(unknown)}; there are {', '.join(empty)}")
-    dataset = crops.find(dataset, {view: empty[view] for view in wanted.crop}, size[1] / size[0])
-    fields = _DEFAULTS | (_FROM_NOTHING if wanted.weights == "none" else {}) | wanted.recipe
-    recipe = Recipe(**fields | {"phases": [Phase(*phase) for phase in fields["phases"]]})
+    found = crops.find_backgrounds(dataset, forced=True) if wanted.crop else {}
+    if unknown := set(wanted.crop) - set(found):
+        raise ValueError(f"--crop: no view is called {', '.join(unknown)}; there are {', '.join(found)}")
+    dataset = crops.with_crops(dataset, {view: found[view] for view in wanted.crop}, size[1] / size[0])
+    recipe = _recipe(wanted.weights, wanted.recipe)
     views = wanted.views or dataset.views or [""]
     folder = wanted.work or output.with_suffix(".work")
-    what = (wanted.architecture, wanted.weights, dataset, _load_together(dataset, *size), views, recipe, device)
-    model = training.fit(*what, folder=folder)
+    images = _load_together(dataset, *size)
+    model = training.fit(wanted.architecture, wanted.weights, dataset, images, views, recipe, device, folder=folder)
     if distributed.is_first():
         kept = pd.DataFrame(model.card["history"]).query("kept").tail(1).set_axis([wanted.architecture])
         print(cards.save_models(output, {wanted.architecture: model}, kept))
     distributed.wait()
     if not wanted.work and distributed.is_first_here():
         shutil.rmtree(folder, ignore_errors=True)  # machines that share a disk share the folder
+
+
+def _recipe(weights: str, fields: dict[str, object]) -> Recipe:
+    """The usual one for these weights, with other fields where they are given, as a card holds them."""
+    epochs, rate = (24, 1e-3) if weights == "none" else (12, 2e-4)
+    usual = transfer(weights, Phase("head", "head", 4), Phase("fine-tuning", "last stage", epochs, rate), 16, seed=0)
+    if "phases" in fields:
+        fields = fields | {"phases": [Phase(*phase) for phase in fields["phases"]]}
+    return replace(usual, **fields)
 
 
 def _load_together(dataset: Dataset, height: int, width: int) -> Array:

@@ -71,9 +71,9 @@ def read_layout(names: Iterable[str]) -> tuple[pd.DataFrame, list[tuple[str, str
 
 
 def check_names(labels: Iterable[str], views: Iterable[str]) -> None:
-    """Raise LayoutError where a label is called as a column of the tables, which have one for each label, too.
+    """Raise LayoutError for a label with the name of a column of the tables, which have one for each label, too.
 
-    Likewise for a view that is called as what the views of an item come to.
+    Likewise for views called "fused", as the common answer is, or with a : or \\ in the name.
     """
     if taken := sorted(_COLUMNS & set(labels)):
         raise LayoutError(

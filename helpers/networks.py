@@ -18,7 +18,7 @@ from helpers.convnets import NETWORKS
 from helpers.stages import head_name, split, stages
 
 IMAGENET_NORMALIZATION = {"mean": [0.485, 0.456, 0.406], "deviation": [0.229, 0.224, 0.225]}
-_RENAMED = {  # what the published weights of DenseNet and the vision transformers call their layers, and what we do
+_RENAMED = {  # layer names in the published weights of DenseNet and the vision transformers, and in the networks
     r"(denselayer\d+\.(norm|conv))\.([12])\.": r"\1\3.",
     r"\.mlp\.linear_1\.": ".mlp.0.",
     r"\.mlp\.linear_2\.": ".mlp.3.",

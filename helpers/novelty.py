@@ -91,10 +91,10 @@ def inference(model: Model, device: torch.device) -> Run:
 
 
 def _threshold(similar: np.ndarray) -> float:
-    """What 99 of 100 images reach, by the similarities (N,) of some: of N the k-th lowest, below which k in N + 1 lie.
+    """The similarity that 99 of 100 new images should reach, from those (N,) of some.
 
-    Of fewer than 99 not even the least similar is that rare. There it is the bound that the next draw from their normal
-    distribution stays above, whose mean and deviation they tell the less surely, the fewer they are; of one, nothing.
+    From 99 images on it is an empirical quantile: the k-th lowest, with k = floor((N + 1) / 100). Of fewer, it is the
+    lower 99 % prediction bound of a normal distribution, by Student's t. One image sets none (-1).
     Source: Hahn and Meeker (1991), Statistical Intervals, on prediction bounds.
     """
     count = len(similar)

@@ -21,7 +21,7 @@ EXTENSIONS = {
 }
 _FORMATS = list(dict.fromkeys(EXTENSIONS.values()))  # bytes from outside reach no other decoder
 MAX_PIXELS = 80_000_000
-_LEAST_PX = 4  # of the longer side: smaller pictures count visits to a web page, or are a slip
+_LEAST_PX = 4  # of the longer side: smaller pictures are tracking pixels or mistakes
 JPEG_QUALITY = 95
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -87,7 +87,7 @@ def shrink(image: Image.Image, height: int, width: int) -> Image.Image:
 
 
 def encode(image: Image.Image) -> bytes:
-    """JPEG bytes at a quality, and without the color subsampling, that would blur fine damage."""
+    """JPEG bytes of high quality and without chroma subsampling, so that fine damage is not blurred."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return buffer.getvalue()

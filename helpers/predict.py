@@ -87,9 +87,9 @@ def look(
 def answers(model: Model, photos: Iterable[Photo], device: torch.device) -> pd.DataFrame:
     """One row a photo: name, answer, confidence, the calibrated probability of each class, remark and problem.
 
-    photos: of `sources.photos`, taken as they come. The answer is NOT_SURE where the highest probability is below the
-    card's threshold, or the photo is unlike all that the network learned from. What cannot be used has no answer, and
-    its problem says why; the remark says so of such a photo, and where an item should lie on a belt and none is found.
+    photos: of `sources.photos`, taken as they come. The remark says that no item was found in the photo, or that it is
+    unlike all that the network learned from. Then, and where the highest probability is below the card's threshold, the
+    answer is NOT_SURE. What cannot be used has no answer, and its problem says why.
     """
     run = novelty.inference(model, device)
     seen = threaded(lambda photo: _seen(*photo, model.card), photos)
@@ -113,7 +113,7 @@ def _answered(batch: list[Seen], run: novelty.Run, card: dict, device: torch.dev
         remarks[usable] = np.where((remarks[usable] == "") & unfamiliar, UNFAMILIAR, remarks[usable])
     confidence = found.max(1)
     called = np.array(classes, object)[np.nan_to_num(found).argmax(1)]
-    sure = (confidence >= card["threshold"]) & (remarks != UNFAMILIAR)
+    sure = (confidence >= card["threshold"]) & (remarks == "")
     called = np.where(np.isnan(confidence), "", np.where(sure, called, NOT_SURE))
     table = pd.DataFrame({"name": [one.name for one in batch], "answer": called, "confidence": confidence})
     notes = pd.DataFrame({"remark": remarks, "problem": [one.problem for one in batch]})
@@ -131,8 +131,8 @@ def _seen(name: str, data: bytes | ArchiveError, card: dict) -> Seen:
     if card["stored"]:  # what the network learned from was shrunk so
         photo = shrink(photo, **card["stored"])
     view = _item_and_view(name, set(card["views"]) - {""})[1]
-    empty = card["empty"].get(view)
-    crop = crops.crop_of(photo, empty, width / height) if empty else None
+    background = card["backgrounds"].get(view)
+    crop = crops.crop_of(photo, background, width / height) if background else None
     remark = NOT_FOUND if crop and not crop.outline else ""
     return Seen(name, resize(photo, height, width, crop), "", remark, view)
 
@@ -202,8 +202,8 @@ def _fuse(answered: pd.DataFrame, views: set[str], card: dict) -> pd.DataFrame:
     usable[["item", "view"]] = [_item_and_view(name, views) for name in usable["name"]]
     items = fuse_views(usable.assign(group=usable["item"]), classes, card["fusing"])
     items["photos"] = usable.groupby("item").size().loc[items["item"]].to_numpy()
-    strange = items["item"].isin(usable.loc[usable["remark"] == UNFAMILIAR, "item"])
-    items["answer"] = items["predicted"].where((items["confidence"] >= card["threshold"]) & ~strange, NOT_SURE)
+    odd = items["item"].isin(usable.loc[usable["remark"] != "", "item"])
+    items["answer"] = items["predicted"].where((items["confidence"] >= card["threshold"]) & ~odd, NOT_SURE)
     items["action"], items["problem"] = "", ""
     remarks = _remarks(usable, views.union(decision["views"] if decision else []))
     items["remark"] = [remarks.get(item, "") for item in items["item"]]
@@ -237,8 +237,8 @@ def check_classes(card: dict, classes: Sequence[str]) -> None:
 def leak(card: dict, dataset: Dataset, split: dict[str, object], *, came_divided: bool) -> str:
     """Why the network of that card may have learned from test images of this data set; "" where it has not.
 
-    split: how the set was divided just now, as the card's own `split` says it of the set that it learned from; a set
-    that came divided is the same for all.
+    split: how this set was divided just now, to be compared with the card's own. came_divided: it has a test split of
+    its own, which no parameter changes.
     """
     if dataset.sha256 != card["data_sha256"]:
         return "these images are not those of the card"

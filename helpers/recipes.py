@@ -39,7 +39,7 @@ class Recipe:
     """All that a training run depends on besides its data and its network; the card keeps it.
 
     patience: epochs without a lower validation loss that end a phase; the epoch with the lowest is kept. 0: every phase
-    runs to its end and its last epoch is kept, for where few images validate, the lowest loss is drawn by luck.
+    runs to its end and its last epoch is kept, because with few validation images the lowest loss is a matter of luck.
     keep_norms: see `networks.training_mode`; False for a network that starts from nothing.
     normalization: see `images.normalize`.
     copies: augmented copies of which the frozen part's activations are remembered; see `activations.prepare`.
@@ -142,8 +142,8 @@ def class_weights(labels: np.ndarray, classes: int) -> torch.Tensor:
 def loss_function(train_labels: np.ndarray, classes: int, label_smoothing: float, device: torch.device) -> Loss:
     """Cross-entropy of logits (N, C) and labels (N,), summed over the batch, each class with the same total weight.
 
-    An image weighs by its own class, smoothed target and all. The `weight` of PyTorch's own function weighs what is
-    spread by the class that it goes to, and makes images of a frequent class look less like their class.
+    An image weighs by its own class, smoothed target and all. The `weight` of PyTorch's own function weighs the
+    smoothed part by the classes that receive it, so images of frequent classes are smoothed far more than others.
     """
     weights = class_weights(train_labels, classes).to(device)
 

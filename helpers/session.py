@@ -84,8 +84,8 @@ def output(path: str | Path, *taken: Path) -> Path:
     """Where a result goes, absolute as `resolve` makes it, in a folder that is there.
 
     taken: what is read, and where other results go.
-    Raises ParameterError, before any work, for one of these, a file but a table that lies in one of these, a folder
-    or no ordinary file, and where nothing can be written.
+    Raises ParameterError, before any work, where the path is one of these, lies in one of them (a .csv may), is a
+    folder or a special file, ends in .work, or cannot be written to.
     """
     path = resolve(path)
     for other in (other.resolve() for other in taken):

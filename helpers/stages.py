@@ -103,7 +103,7 @@ def _by_size(layers: Iterable[nn.Module]) -> list[list[nn.Module]]:
         parts[-1].append(layer)
         if not steps and any(isinstance(one, nn.MaxPool2d | nn.AvgPool2d) for one in inner):
             parts.append([])
-    while len(parts) > 1 and not any(True for layer in parts[-1] for _ in layer.parameters()):
+    while len(parts) > 1 and not any(list(layer.parameters()) for layer in parts[-1]):
         without_weights = parts.pop()
         parts[-1] += without_weights
     return parts

@@ -73,8 +73,8 @@ def train(
 ) -> pd.DataFrame:
     """Train in place, end with the weights of the epoch that is kept, and return the history, one row an epoch.
 
-    Kept is the epoch with the lowest validation loss, or without patience the last of each phase; every phase starts
-    from the one that is kept so far. Losses are means over samples.
+    Kept is the epoch with the lowest validation loss; with patience 0, the last epoch of each phase. Each phase starts
+    from the weights kept so far. Losses are means over samples.
     cache: a folder for activations that memory cannot hold. checkpoint: a file written after epochs, as often as a
     tenth of the time allows, and at the end. A run that finds its own goes on from there, with the result of an
     unbroken one; identity and recipe tell whose it is.

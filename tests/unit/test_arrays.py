@@ -58,6 +58,8 @@ def test_a_file_that_broke_is_made_anew(left, tmp_path):
 def test_parts_that_do_not_add_up_leave_nothing(memory_bytes, tmp_path):
     with pytest.raises(ValueError, match="6 rows came where 7 were announced"):
         arrays.collect(parts(rows()[:6]), SHAPE, np.float16, tmp_path / "a.npy", memory_bytes)
+    with pytest.raises(ValueError, match="14 rows came where 7 were announced"):
+        arrays.collect(parts(torch.cat([rows(), rows()])), SHAPE, np.float16, tmp_path / "a.npy", memory_bytes)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -91,3 +93,12 @@ def test_a_limit_that_is_no_number_is_refused_by_its_name():
 def test_the_size_is_known_beforehand():
     assert arrays.bytes_of((100_000, 3, 224, 224), np.uint8) == 15_052_800_000
     assert arrays.bytes_of((2, 5), np.float16) == 20
+
+
+@pytest.mark.parametrize(("device", "needed", "fits"), [("cuda", 100, True), ("cuda", 101, False), ("cpu", 101, True)])
+def test_data_take_a_quarter_of_what_is_free_on_a_gpu_and_never_more_than_the_limit(device, needed, fits, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (400, 1000))
+    monkeypatch.setattr(arrays, "MEMORY_BYTES", 500)
+    assert arrays.fits_on(torch.device(device), needed) == fits
+    monkeypatch.setattr(arrays, "MEMORY_BYTES", 99)
+    assert not arrays.fits_on(torch.device(device), needed)

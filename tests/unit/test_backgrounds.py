@@ -24,7 +24,7 @@ def test_things_that_move_vanish_from_the_median():
     images = torch.full((5, 3, 4, 6), 90, dtype=torch.uint8)
     for index, image in enumerate(images):
         image[:, :, index] = 250
-    assert torch.equal(backgrounds.still(images), torch.full((1, 3, 4, 6), 90.0))
+    assert torch.equal(backgrounds.median(images), torch.full((1, 3, 4, 6), 90.0))
 
 
 def test_a_belt_that_stands_still_has_one_picture():
@@ -50,7 +50,7 @@ def test_what_no_photo_of_a_position_shows_is_left_to_the_median_of_all():
     found = backgrounds.by_position(images, masks)
     hidden = torch.from_numpy(masks[9])
     assert len(found) == 2
-    usual = backgrounds.still(images)[0][:, hidden]
+    usual = backgrounds.median(images)[0][:, hidden]
     assert [torch.equal(picture[:, hidden], usual) for picture in found].count(True) == 1
 
 

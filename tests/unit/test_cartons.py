@@ -23,7 +23,7 @@ def photograph(*, light=1.0, shadow=1.0):
 
 @pytest.mark.parametrize("day", [{}, {"light": 0.8}, {"light": 1.2}, {"shadow": 0.6}])
 def test_a_carton_is_found_up_to_its_rim_in_any_light_and_without_its_shadow(day):
-    masks = cartons.carton_masks(photograph(**day), backgrounds.still(photograph()))
+    masks = cartons.carton_masks(photograph(**day), backgrounds.median(photograph()))
     square = np.ones((3, 3), bool)
     for mask, (top, left) in zip(masks, PLACES, strict=True):
         carton = np.zeros((80, 128), bool)
@@ -36,7 +36,7 @@ def test_a_thing_that_is_darker_than_the_belt_is_found():
     images = photograph()
     for image, (top, left) in zip(images, PLACES, strict=True):
         image[:, top : top + 26, left : left + 40] = 20
-    for mask, (top, left) in zip(cartons.carton_masks(images, backgrounds.still(images)), PLACES, strict=True):
+    for mask, (top, left) in zip(cartons.carton_masks(images, backgrounds.median(images)), PLACES, strict=True):
         assert mask[top + 2 : top + 24, left + 2 : left + 38].all()
         assert mask.sum() < 30 * 44
 
@@ -44,18 +44,16 @@ def test_a_thing_that_is_darker_than_the_belt_is_found():
 def test_each_image_is_compared_with_the_position_of_the_belt_that_it_shows():
     images = photograph()
     moved = images.roll(17, 3)
-    empty = torch.cat([backgrounds.still(images), backgrounds.still(moved)])
-    found = cartons.carton_masks(torch.cat([images, moved]), empty)
-    assert (
-        found
-        == np.concatenate([cartons.carton_masks(*pair) for pair in zip((images, moved), empty.split(1), strict=True)])
-    ).all()
+    background = torch.cat([backgrounds.median(images), backgrounds.median(moved)])
+    found = cartons.carton_masks(torch.cat([images, moved]), background)
+    alone = [cartons.carton_masks(*pair) for pair in zip((images, moved), background.split(1), strict=True)]
+    assert (found == np.concatenate(alone)).all()
 
 
 def test_where_photos_differ_by_noise_alone_nothing_is_found():
     noise = np.random.default_rng(0).normal(0, 3, (8, 3, 80, 128))
     images = torch.from_numpy((photograph()[:1].numpy() + noise).clip(0, 255).astype(np.uint8))
-    masks = cartons.carton_masks(images, backgrounds.still(images))
+    masks = cartons.carton_masks(images, backgrounds.median(images))
     assert not masks.any()
     assert not cartons.look_like_one_thing(masks)
 

@@ -90,13 +90,6 @@ def test_a_gpu_takes_bfloat16_where_it_has_it_and_float16_elsewhere(bfloat16, ex
     assert compute.precision(torch.device("cuda")) == expected
 
 
-@pytest.mark.parametrize(("device", "needed", "held"), [("cuda", 100, True), ("cuda", 101, False), ("cpu", 101, True)])
-def test_data_take_a_quarter_of_what_is_free_on_a_gpu_and_never_more_than_the_limit(device, needed, held, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (400, 1000))
-    assert compute.holds(torch.device(device), needed, limit=500) == held
-    assert not compute.holds(torch.device(device), needed, limit=99)
-
-
 def test_where_a_gpu_has_too_little_memory_the_message_says_what_helps():
     with pytest.raises(MemoryError, match=r"for this: take less$"), compute.enough_memory("take less"):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")

@@ -45,6 +45,12 @@ def test_noise_has_its_deviation_and_a_rotation_its_angle():
     assert torch.rad2deg(torch.atan2(down, right)).abs().item() == pytest.approx(20, abs=1)
 
 
+@pytest.mark.parametrize("size", [(180, 320), (320, 180), (224, 224), (32, 32)])
+def test_a_rotation_leaves_no_empty_corner(size):
+    white = torch.full((1, 3, *size), 255, dtype=torch.uint8)
+    assert all(corruptions.corrupt(white, "rotation", strength).min() == 255 for strength in corruptions.STRENGTHS)
+
+
 @pytest.mark.parametrize("kind", ["blur", "noise", "darkness", "compression"])
 def test_what_is_hidden_stays_so(kind):
     images = photos()

@@ -37,13 +37,13 @@ def line(make_dataset, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def empty(line):
-    return crops.empty_views(line[0])
+def backgrounds(line):
+    return crops.find_backgrounds(line[0])
 
 
-def test_each_photo_is_cut_out_around_its_thing(line, empty):
+def test_each_photo_is_cut_out_around_its_thing(line, backgrounds):
     dataset, places = line
-    found = crops.find(dataset, empty, 1.0)
+    found = crops.with_crops(dataset, backgrounds, 1.0)
     for (left, top), (x0, y0, x1, y1, *_) in zip(places, found.catalog["crop"], strict=True):
         assert x0 <= left + 2
         assert y0 <= top + 2
@@ -51,41 +51,41 @@ def test_each_photo_is_cut_out_around_its_thing(line, empty):
         assert y1 >= top + 28
         assert x1 - x0 == pytest.approx(y1 - y0)
         assert 40 <= x1 - x0 <= 60
-    assert found.empty.keys() == {"side", "top"}
+    assert found.backgrounds.keys() == {"side", "top"}
     assert "crop" not in dataset.catalog
 
 
-def test_what_is_loaded_is_what_was_cut_out(line, empty):
+def test_what_is_loaded_is_what_was_cut_out(line, backgrounds):
     dataset, _ = line
-    found = crops.find(dataset, empty, 1.0)
+    found = crops.with_crops(dataset, backgrounds, 1.0)
     pixels = load_images(found, 24, 24)
     assert (pixels[:, 0].float().mean((1, 2)) > load_images(dataset, 24, 24)[:, 0].float().mean((1, 2)) + 20).all()
     middle = pixels[:, :, 12, 12].float()
     assert (middle[:, 0] > 180).all()
 
 
-def test_what_is_cut_out_may_be_as_high_as_the_photo(line, empty):
+def test_what_is_cut_out_may_be_as_high_as_the_photo(line, backgrounds):
     dataset, _ = line
-    empty = {view: without | {"straighten": False} for view, without in empty.items()}
-    found = crops.find(dataset, empty, 0.2)  # so narrow that it needs all the height there is
+    backgrounds = {view: one | {"straighten": False} for view, one in backgrounds.items()}
+    found = crops.with_crops(dataset, backgrounds, 0.2)  # so narrow that it needs all the height there is
     assert {(box[1], box[3]) for box in found.catalog["crop"]} == {(0, 180)}
     assert load_images(found, 50, 10).shape == (18, 3, 50, 10)
 
 
-def test_one_photo_of_the_line_is_cut_out_as_in_the_data_set(line, empty):
+def test_one_photo_of_the_line_is_cut_out_as_in_the_data_set(line, backgrounds):
     from helpers.archives import Archive
 
     dataset, _ = line
-    found = crops.find(dataset, empty, 1.5).catalog
+    found = crops.with_crops(dataset, backgrounds, 1.5).catalog
     with Archive(dataset.path) as archive:
         for row in found.itertuples():
             photo, _ = decode(archive.read(row.path))
-            assert crops.crop_of(photo, empty[row.view], 1.5) == row.crop
+            assert crops.crop_of(photo, backgrounds[row.view], 1.5) == row.crop
 
 
-def test_a_view_without_an_empty_one_keeps_its_whole_photos(line, empty):
+def test_a_view_without_a_background_keeps_its_whole_photos(line, backgrounds):
     dataset, _ = line
-    found = crops.find(dataset, {"side": empty["side"]}, 1.0).catalog
+    found = crops.with_crops(dataset, {"side": backgrounds["side"]}, 1.0).catalog
     assert found.loc[found["view"] == "top", "crop"].tolist() == [Crop(0, 0, 320, 180)] * 9
 
 
@@ -100,35 +100,35 @@ def test_things_that_do_not_move_are_not_cut_out(make_dataset, tmp_path):
         photo = photo + generator.normal(0, 1.5, photo.shape)
         pictures.append(("good", "side", f"item{number}", "train", photo.clip(0, 255).astype(np.uint8)))
     fixed = make_dataset(tmp_path / "data.zip", pictures)
-    assert crops.empty_views(fixed) == {}
-    assert crops.find(fixed, {}, 1.0) is fixed
-    assert crops.empty_views(fixed, forced=True).keys() == {"side"}
+    assert crops.find_backgrounds(fixed) == {}
+    assert crops.with_crops(fixed, {}, 1.0) is fixed
+    assert crops.find_backgrounds(fixed, forced=True).keys() == {"side"}
     alone = fixed._replace(views=[], catalog=fixed.catalog.assign(view=""))
-    assert crops.empty_views(alone) == {}
-    assert crops.empty_views(alone, forced=True).keys() == {""}
+    assert crops.find_backgrounds(alone) == {}
+    assert crops.find_backgrounds(alone, forced=True).keys() == {""}
 
 
-def test_the_empty_view_is_made_of_photos_of_all_labels(line, monkeypatch):
+def test_the_background_is_made_of_photos_of_all_labels(line, monkeypatch):
     dataset, _ = line
     catalog = dataset.catalog.sort_values(["label", "view"])  # as `catalog.save` leaves it
     seen = []
-    monkeypatch.setattr(crops, "_FOR_EMPTY", 4)
+    monkeypatch.setattr(crops, "_FOR_BACKGROUND", 4)
     monkeypatch.setattr(
         crops, "load_images", lambda some, *size: seen.append(some.catalog["label"]) or load_images(some, *size)
     )
-    crops.empty_views(dataset._replace(catalog=catalog.reset_index(drop=True)))
+    crops.find_backgrounds(dataset._replace(catalog=catalog.reset_index(drop=True)))
     assert [labels.value_counts().to_dict() for labels in seen] == [{"bad": 2, "good": 2}] * 2
 
 
 def test_a_view_without_photos_to_learn_from_is_not_cut_out(line):
     dataset, _ = line
     catalog = dataset.catalog.assign(split=np.where(dataset.catalog["view"] == "top", "test", "train"))
-    assert crops.empty_views(dataset._replace(catalog=catalog)).keys() == {"side"}
+    assert crops.find_backgrounds(dataset._replace(catalog=catalog)).keys() == {"side"}
 
 
-def test_maps_are_laid_where_they_were_cut_out_and_keep_their_sum(line, empty):
+def test_maps_are_laid_where_they_were_cut_out_and_keep_their_sum(line, backgrounds):
     dataset, places = line
-    found = crops.find(dataset, empty, 1.0)
+    found = crops.with_crops(dataset, backgrounds, 1.0)
     maps = np.ones((len(places), 16, 16))
     whole = crops.to_photos(maps, found.catalog, 90, 160)  # photos at half their size
     assert whole.sum((1, 2)) == pytest.approx(256, rel=1e-4)
@@ -185,7 +185,7 @@ def turned(make_dataset, tmp_path_factory):
 def found(turned):
     """The turned things, cut out."""
     dataset, _ = turned
-    return crops.find(dataset, crops.empty_views(dataset), 2.0)
+    return crops.with_crops(dataset, crops.find_backgrounds(dataset), 2.0)
 
 
 def test_flat_things_lie_straight_in_what_is_loaded(turned, found):
@@ -195,7 +195,7 @@ def test_flat_things_lie_straight_in_what_is_loaded(turned, found):
     assert (pixels[:, 0, 8:-8, 12:30] > 180).all()
     assert (pixels[:, 1, 8:-8, 12:30] < 90).all()
     assert (pixels[:, :, 8:-8, 42:-12] > 160).all()
-    upright = crops.find(dataset, {"top": found.empty["top"] | {"straighten": False}}, 2.0)
+    upright = crops.with_crops(dataset, {"top": found.backgrounds["top"] | {"straighten": False}}, 2.0)
     assert {crop.degrees for crop in upright.catalog["crop"]} == {0}
 
 
@@ -229,10 +229,10 @@ def test_what_lies_outside_the_outline_is_hidden(degrees):
 
 def test_what_is_shown_is_known_in_the_whole_photo(turned, found):
     dataset, places = turned
-    for mask, (_, thing) in zip(crops.shown(found.catalog, 180, 320), places, strict=True):
+    for mask, (_, thing) in zip(crops.visible(found.catalog, 180, 320), places, strict=True):
         assert mask[ndimage.binary_erosion(thing)].all()
         assert not mask[~ndimage.binary_dilation(thing, iterations=6)].any()
-    assert crops.shown(dataset.catalog, 18, 32).all()
+    assert crops.visible(dataset.catalog, 18, 32).all()
 
 
 def moving_belt(make_dataset, path, positions):
@@ -254,19 +254,19 @@ def moving_belt(make_dataset, path, positions):
 
 def test_a_belt_that_moves_does_not_blur_what_is_found(make_dataset, tmp_path):
     line, places = moving_belt(make_dataset, tmp_path / "data.zip", [number % 4 * 3 for number in range(24)])
-    empty = crops.empty_views(line)
-    assert len(empty["side"]["pictures"]) == 4
-    assert not empty["side"]["roughly"]
-    for mask, package in zip(crops.things(line, empty, 180, 320), places, strict=True):
+    backgrounds = crops.find_backgrounds(line)
+    assert len(backgrounds["side"]["pictures"]) == 4
+    assert not backgrounds["side"]["roughly"]
+    for mask, package in zip(crops.masks(line, backgrounds, 180, 320), places, strict=True):
         assert (mask & package).sum() > 0.75 * package.sum()
         assert not mask[~ndimage.binary_dilation(package, np.ones((3, 3)), 4)].any()
 
 
 def test_before_a_belt_that_stops_anywhere_things_are_found_roughly_and_nothing_else(make_dataset, tmp_path):
     line, places = moving_belt(make_dataset, tmp_path / "data.zip", [0, 0, 0, *range(1, 12)])
-    empty = crops.empty_views(line, forced=True)
-    assert (len(empty["side"]["pictures"]), empty["side"]["roughly"]) == (1, True)
-    for mask, package in zip(crops.things(line, empty, 180, 320), places, strict=True):
+    backgrounds = crops.find_backgrounds(line, forced=True)
+    assert (len(backgrounds["side"]["pictures"]), backgrounds["side"]["roughly"]) == (1, True)
+    for mask, package in zip(crops.masks(line, backgrounds, 180, 320), places, strict=True):
         assert mask[package].mean() > 0.2
         assert not mask[~ndimage.binary_dilation(package, np.ones((3, 3)), 4)].any()
 

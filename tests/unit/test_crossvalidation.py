@@ -55,6 +55,13 @@ def test_too_few_or_too_many_folds_are_refused_at_once(many, folds):
         crossvalidation.divide(many, folds, 1, seed=0)
 
 
+def test_a_label_with_two_items_can_not_be_cross_validated(many):
+    first = many.catalog.groupby("label")["group"].transform(lambda groups: groups.isin(groups.unique()[:2]))
+    few = many._replace(catalog=many.catalog[first | (many.catalog["label"] == many.classes[1])])
+    with pytest.raises(ValueError, match=f"The label '{many.classes[0]}' has 2 items .*: add photos, or set folds=0"):
+        crossvalidation.divide(few, 3, 1, seed=0)
+
+
 def test_no_repeats_are_refused_at_once(many):
     with pytest.raises(ValueError, match="repeats=0 must be 1 or more"):
         crossvalidation.divide(many, 3, 0, seed=0)

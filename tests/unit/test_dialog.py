@@ -63,7 +63,7 @@ def test_a_person_in_colab_who_uploads_nothing_gets_the_remedy(tmp_path, colab):
 
 def test_a_result_is_named_with_its_size_and_handed_over_in_colab(tmp_path, colab, capsys):
     path = tmp_path / "models.zip"
-    path.write_bytes(bytes(3 * 2**19))
+    path.write_bytes(bytes(1_500_000))
     dialog.offer(path)
     assert capsys.readouterr().out == f"Written: {path} (1.5 MB)\n"
     assert colab.downloads == [str(path)]
@@ -71,7 +71,7 @@ def test_a_result_is_named_with_its_size_and_handed_over_in_colab(tmp_path, cola
 
 def test_what_is_too_large_for_a_browser_stays_where_it_is(tmp_path, colab, monkeypatch, capsys):
     monkeypatch.setattr(dialog, "_BROWSER_MEGABYTES", 1)
-    (tmp_path / "models.zip").write_bytes(bytes(2**20 + 1))
+    (tmp_path / "models.zip").write_bytes(bytes(1_000_001))
     dialog.offer(tmp_path / "models.zip")
     assert "copy it to Google Drive" in capsys.readouterr().out
     assert colab.downloads == []

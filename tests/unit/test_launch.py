@@ -31,7 +31,7 @@ def command(dataset, tmp_path, monkeypatch):
 
 def test_the_command_cuts_photos_out_where_it_is_asked_to(command, tmp_path):
     path = command("cut.zip", "--crop", "top")
-    assert list(cards.load_models(path)["small_cnn"].card["empty"]) == ["top"]
+    assert list(cards.load_models(path)["small_cnn"].card["backgrounds"]) == ["top"]
     assert [file.name for file in tmp_path.iterdir()] == ["cut.zip"]
     with pytest.raises(ValueError, match="--crop: no view is called below; there are side, top"):
         command("none.zip", "--crop", "below")
@@ -40,7 +40,7 @@ def test_the_command_cuts_photos_out_where_it_is_asked_to(command, tmp_path):
 @pytest.mark.parametrize(
     ("weights", "phases", "keep_norms"),
     [
-        ("none", [Phase("from nothing", "all", 24, 1e-3)], False),
+        ("none", [Phase("from scratch", "all", 24, 1e-3)], False),
         ("body.pth", [Phase("head", "head", 4), Phase("fine-tuning", "last stage", 12, 2e-4)], True),
     ],
 )
@@ -67,7 +67,7 @@ def test_a_notebook_hands_on_what_was_cut_out_and_tells_why_its_processes_failed
 
     monkeypatch.setattr(launch, "subprocess", types.SimpleNamespace(**vars(subprocess) | {"Popen": failing}))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    cut = dataset._replace(empty={"top": {}})
+    cut = dataset._replace(backgrounds={"top": {}})
     what = (
         "small_cnn",
         "none",
@@ -85,7 +85,7 @@ def test_a_notebook_hands_on_what_was_cut_out_and_tells_why_its_processes_failed
 
 def test_checkpoints_stay_in_the_folder_that_was_given_for_them(command, tmp_path, capsys):
     path = command("first.zip", "--work", str(tmp_path / "work"))
-    assert list(cards.load_models(path)["small_cnn"].card["empty"]) == []
+    assert list(cards.load_models(path)["small_cnn"].card["backgrounds"]) == []
     assert "epoch   1/1" in capsys.readouterr().out
     command("again.zip", "--work", str(tmp_path / "work"))
     printed = capsys.readouterr().out

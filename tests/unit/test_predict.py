@@ -111,7 +111,7 @@ def model(network, halves):
     return cards.Model(
         network,
         card
-        | {"views": [""], "temperature": 1.0, "threshold": 0.0, "stored": None, "empty": {}, "fusing": {}}
+        | {"views": [""], "temperature": 1.0, "threshold": 0.0, "stored": None, "backgrounds": {}, "fusing": {}}
         | {"mirrored": False, "novelty_thresholds": {}},
     )
 
@@ -154,7 +154,7 @@ def test_below_the_threshold_the_answer_is_not_sure(model):
 
 def test_the_card_says_whether_a_photo_is_looked_at_twice():
     card = {"classes": ["a", "b"], "input": {"height": 16, "width": 16}, "temperature": 1.0, "threshold": 0.0}
-    card |= {"normalization": networks.IMAGENET_NORMALIZATION, "views": [""], "stored": None, "empty": {}}
+    card |= {"normalization": networks.IMAGENET_NORMALIZATION, "views": [""], "stored": None, "backgrounds": {}}
     card |= {"mirrored": True, "novelty_thresholds": {}}
     picture, network = noise(1), small()
     table = predict.answers(cards.Model(network, card), [("noise.png", png(picture[0].permute(1, 2, 0).numpy()))], CPU)
@@ -249,14 +249,14 @@ def test_a_photo_is_cut_out_around_the_thing_as_in_training(line):
     seen = belt.copy()
     seen[60:100, 200:240] = (0, 0, 255)  # a blue carton on a gray belt
     found = {}
-    for name, empty in (
+    for name, background in (
         ("whole", {}),
-        ("cut out", {"side": crops.EmptyView(pictures=[jpeg(belt)], roughly=False, straighten=False)}),
+        ("cut out", {"side": crops.Background(pictures=[jpeg(belt)], roughly=False, straighten=False)}),
     ):
-        line["both"].card["empty"] = empty
+        line["both"].card["backgrounds"] = background
         found[name] = predict.decide(line, [("1_side.png", png(seen))], CPU)["blue"][0]
     assert found["cut out"] > found["whole"] + 0.2
-    other = predict.decide(line, [("1_top.png", png(seen))], CPU)["blue"][0]  # a view without an empty one stays whole
+    other = predict.decide(line, [("1_top.png", png(seen))], CPU)["blue"][0]  # a view without a background stays whole
     assert other == pytest.approx(found["whole"])
 
 
@@ -264,8 +264,8 @@ def test_a_photo_is_cut_out_around_the_thing_as_in_training(line):
 def test_where_no_item_is_found_a_hand_looks(dark, line):
     belt = np.full((180, 320, 3), 90, np.uint8)
     belt[:, ::7] = 110
-    cut = crops.EmptyView(pictures=[jpeg(belt)], roughly=False, straighten=False)
-    line["both"].card["empty"] = {"side": cut}
+    cut = crops.Background(pictures=[jpeg(belt)], roughly=False, straighten=False)
+    line["both"].card["backgrounds"] = {"side": cut}
     carton = belt.copy()
     carton[60:100, 200:240] = (0, 0, 255)
     photos = [("1_side.png", png(carton)), ("1_top.png", BLUE_PHOTO)]
@@ -273,6 +273,7 @@ def test_where_no_item_is_found_a_hand_looks(dark, line):
     table = predict.decide(line, photos, CPU)
     assert table["action"].tolist() == ["pass", "inspect"]
     assert table["remark"].tolist() == ["", "side: no item is found (is the belt empty, the camera dark or moved?)"]
+    assert table["answer"].tolist() == ["blue", predict.NOT_SURE]
 
 
 def test_a_photo_is_shrunk_first_as_those_were_that_were_learned_from(line):
@@ -304,9 +305,15 @@ def test_what_cannot_be_read_has_a_row_with_the_reason(line):
 
 def test_an_item_that_was_not_seen_once_in_each_view_is_inspected(line):
     names = ["1_side.png", "2_side.png", "2_top.png", "day1/3_side.png", "day2/3_side.png", "3_top.png"]
+    names += [f"day{day}/4_{view}.png" for day in (1, 2) for view in ("side", "top")]
     table = predict.decide(line, [(name, BLUE_PHOTO) for name in names], CPU).set_index("item")
-    assert table["remark"].to_dict() == {"1": "top is missing", "2": "", "3": "2 photos of side"}
-    assert table["action"].to_dict() == {"1": "inspect", "2": "pass", "3": "inspect"}
+    assert table["remark"].to_dict() == {
+        "1": "top is missing",
+        "2": "",
+        "3": "2 photos of side",
+        "4": "2 photos of side, 2 photos of top",
+    }
+    assert table["action"].to_dict() == {"1": "inspect", "2": "pass", "3": "inspect", "4": "inspect"}
 
 
 def test_what_the_archive_cannot_give_has_a_row_with_the_reason(line):
@@ -395,7 +402,13 @@ def test_the_chosen_network_is_taken_and_else_all(line, model):
 
 def test_networks_that_are_named_are_all_taken_the_chosen_one_or_not(tmp_path, monkeypatch):
     card = {"format_version": cards.FORMAT_VERSION, "architecture": "small_cnn", "classes": ["blue", "red"]}
-    card |= {"input": {"height": 16, "width": 16}, "views": [""], "stored": None, "empty": {}, "novelty_thresholds": {}}
+    card |= {
+        "input": {"height": 16, "width": 16},
+        "views": [""],
+        "stored": None,
+        "backgrounds": {},
+        "novelty_thresholds": {},
+    }
     card |= {"normalization": networks.IMAGENET_NORMALIZATION, "temperature": 1.0, "threshold": 0.0}
     card |= {"fusing": {}, "mirrored": False}
     models = {name: cards.Model(small(), card | {"chosen": name == "first"}) for name in ("first", "second")}
@@ -414,7 +427,14 @@ def command(tmp_path, monkeypatch):
         torch.manual_seed(0)
         card = {"format_version": cards.FORMAT_VERSION, "architecture": "small_cnn", "classes": ["blue", "red"]}
         card |= {"input": {"height": 16, "width": 16}, "normalization": networks.IMAGENET_NORMALIZATION, "views": [""]}
-        card |= {"temperature": 1.0, "threshold": 0.0, "stored": None, "empty": {}, "fusing": {}, "mirrored": False}
+        card |= {
+            "temperature": 1.0,
+            "threshold": 0.0,
+            "stored": None,
+            "backgrounds": {},
+            "fusing": {},
+            "mirrored": False,
+        }
         card |= {"novelty_thresholds": {}}
         card |= facts
         cards.save_models(tmp_path / "models.zip", {"small": cards.Model(small(), card)}, pd.DataFrame())

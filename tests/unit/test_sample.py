@@ -7,6 +7,7 @@ from PIL import Image
 
 from helpers import rendering, sample
 from helpers.layouts import read_layout
+from helpers.scenery import HALF_SIZE, Dent, Flap, Tear
 
 SEEDS = range(24)
 
@@ -93,9 +94,12 @@ def test_some_damage_is_seen_by_one_camera_only_and_most_by_both(damaged):
     assert seen.count((True, False)) >= 1
 
 
-def test_all_kinds_of_damage_occur_on_every_face_that_they_can():
-    kinds = {type(sample._draw_damage(np.random.default_rng(seed))).__name__ for seed in range(100)}
-    assert kinds == {"Dent", "Tear", "Flap"}
+def test_all_kinds_of_damage_occur_at_every_place_that_they_can():
+    damages = [sample._draw_damage(np.random.default_rng(seed)) for seed in range(200)]
+    dents = [np.abs(one.center) - HALF_SIZE > 0 for one in damages if isinstance(one, Dent)]
+    assert {int(outside.sum()) for outside in dents} == {2, 3}  # on edges, and on corners
+    assert {one.face for one in damages if isinstance(one, Tear)} == {"top", "front", "end"}
+    assert {one.side for one in damages if isinstance(one, Flap)} == {1, -1}
 
 
 def test_an_intact_item_has_no_box_and_differs_from_the_damaged_one_of_its_seed():
