@@ -1,5 +1,6 @@
 # make run   the notebooks 01 to 03 on the built-in sample, or on transfer/raw-data.zip, and an HTML report
 #                make run PARAMETERS='-p defect_share 0.02'  and any other parameter of notebook 02
+#                make run REPORT=report/second  keeps the first report, to compare
 # make test  every test
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -13,6 +14,9 @@ READY := .venv/.ready
 EXPORT := PYDEVD_DISABLE_FILE_VALIDATION=1 IPYTHONDIR="$(CURDIR)/.venv/ipython" \
 	JUPYTER_DATA_DIR="$(CURDIR)/.venv/share/jupyter" JUPYTER_RUNTIME_DIR="$(CURDIR)/.venv/runtime" \
 	JUPYTER_CONFIG_DIR="$(CURDIR)/.venv/etc" MPLCONFIGDIR="$(CURDIR)/.venv/matplotlib" PATH="$(CURDIR)/$(BIN):$$PATH"
+REPORT ?= report
+# What tells a reader nothing: which cell runs, and that the kernel, which listens to this machine alone, does so by TCP.
+QUIETER := 2>&1 | grep --line-buffered -Ev '^(Executing|Ending) Cell|Kernel is running over TCP'
 PAPERMILL := $(EXPORT) $(BIN)/papermill --log-output --no-progress-bar --cwd .
 
 # Your own photos take the place of the sample, and get networks that start from ImageNet. What starts from nothing
@@ -46,16 +50,15 @@ $(READY): pyproject.toml constraints.txt
 
 run: $(READY)
 	@echo "1 of 4  Preparing the data from $$RAW_DATA"
-	@mkdir -p report && rm -f report/0[1-3]-* report/index.html
-	@$(PAPERMILL) notebooks/01-DataPreparation.ipynb report/01-DataPreparation.ipynb -r raw_data "$$RAW_DATA"
-	@echo "2 of 4  Training"
-	@$(PAPERMILL) notebooks/02-ModelTraining.ipynb report/02-ModelTraining.ipynb \
-		-y '{architectures: $(ARCHITECTURES), weights: $(START)}' $(TRAINING) $(PARAMETERS) $(DEFECT_SET)
+	@mkdir -p $(REPORT) && rm -f $(REPORT)/0[1-3]-* $(REPORT)/index.html
+	@$(PAPERMILL) notebooks/01-DataPreparation.ipynb $(REPORT)/01-DataPreparation.ipynb -r raw_data "$$RAW_DATA" $(QUIETER)
+	@echo "2 of 4  Training, which takes longest"
+	@$(PAPERMILL) notebooks/02-ModelTraining.ipynb $(REPORT)/02-ModelTraining.ipynb \
+		-y '{architectures: $(ARCHITECTURES), weights: $(START)}' $(TRAINING) $(PARAMETERS) $(DEFECT_SET) $(QUIETER)
 	@echo "3 of 4  Explaining"
-	@$(PAPERMILL) notebooks/03-ModelInterpretability.ipynb report/03-ModelInterpretability.ipynb \
-		$(DEFECT_SET)
+	@$(PAPERMILL) notebooks/03-ModelInterpretability.ipynb $(REPORT)/03-ModelInterpretability.ipynb $(DEFECT_SET) $(QUIETER)
 	@echo "4 of 4  Writing the report"
-	@$(EXPORT) $(BIN)/python -m helpers.report report/0[1-3]-*.ipynb --folder report
+	@$(EXPORT) $(BIN)/python -m helpers.report $(REPORT)/0[1-3]-*.ipynb --folder $(REPORT)
 
 test: test-unit test-notebooks
 

@@ -18,7 +18,7 @@ from captum.attr import IntegratedGradients
 from PIL import Image
 from torch.nn import functional as F
 
-from helpers import attribution, cards, catalog, compute, dialog, images, networks, predict, session, training
+from helpers import attribution, cards, catalog, compute, dialog, images, networks, predict, training
 from helpers.archives import Archive, threaded, write_zip
 from helpers.images import Examples
 from helpers.recipes import Phase, Recipe
@@ -175,7 +175,7 @@ def step_seconds(network: torch.nn.Module, inputs: torch.Tensor, *, learning: bo
 def large_step_seconds(*, kept: bool) -> float:
     """Of one training step whose blocks of memory are large."""
     if kept:
-        session.keep_memory()
+        compute.keep_memory()
     network = networks.build("mobilenet_v2", 2, "none").to(memory_format=torch.channels_last)
     inputs = torch.zeros(8, 3, 270, 480).contiguous(memory_format=torch.channels_last)
     return step_seconds(network, inputs, learning=True)

@@ -22,7 +22,7 @@ import torch
 from pages import markdown
 from PIL import Image
 
-from helpers import catalog, dialog, images, session, training
+from helpers import catalog, compute, dialog, images, session, training
 from helpers.archives import Archive, write_zip
 from helpers.recipes import Phase, Recipe
 
@@ -56,7 +56,7 @@ def draw(count: int) -> Iterator[tuple[str, bytes]]:
 
 def measure(raw: Path, folder: Path) -> dict[str, float]:
     """Seconds of each step, and the largest resident memory of this process in MiB."""
-    session.keep_memory()
+    compute.keep_memory()
     times = [time.perf_counter()]
     with Archive(raw) as archive:
         photos, _ = catalog.scan(archive)

@@ -22,7 +22,7 @@ from alone import alone
 from contenders import CPU, HEAD, SIZE, TUNED
 from pages import machine, markdown, put_section
 
-from helpers import catalog, dialog, images, networks, session, training
+from helpers import catalog, compute, dialog, images, networks, session, training
 from helpers.archives import Archive
 from helpers.images import Examples
 
@@ -59,7 +59,7 @@ How many times faster `helpers.compute` is in bfloat16 than in float32; depth-wi
 {precisions}"""
 KEPT = """\
 How many times faster a training step of MobileNetV2 is, 8 images of 270 x 480 px, where the C library keeps what
-tensors give back (`session.keep_memory`): {kept:.2f}"""
+tensors give back (`compute.keep_memory`): {kept:.2f}"""
 
 
 class Bench(NamedTuple):
@@ -83,7 +83,7 @@ def main() -> None:
     wanted = parser.parse_args()
     if "small" in wanted.parts and not wanted.cifar:
         parser.error("the part small needs --cifar, or give --parts without it")
-    session.keep_memory()
+    compute.keep_memory()
     where = machine("torch", "torchvision", "captum", "fastai")
     with tempfile.TemporaryDirectory() as folder, Archive(wanted.photos) as archive:
         dataset = contenders.lay_out(archive, contenders.split_photos(archive), Path(folder))

@@ -272,10 +272,13 @@ def _check_splits(photos: pd.DataFrame) -> None:
         enough = own.groupby("label")["item"].nunique() >= len(SPLITS)  # but for what looks the same
         alike = own.groupby("group")["item"].nunique().max()
         hint = f". {alike} of their items look the same: if they are different things, set group_look_alikes=False"
+        few, remedy = "3 items", "add photos"
+        if own["annotated"].any():  # which are all tested
+            few, remedy = "3 items, 2 of them without boxes", "add photos, remove the .xml of some items"
         raise SplitError(
             f"Too few usable items when look-alikes stay in one split:\n{short.to_string()}\n"
-            "Every label needs at least 3 items, 2 of them without boxes: add photos, remove the .xml of some "
-            "items, or leave the label out" + (hint if enough.any() and alike > 1 else "")
+            f"Every label needs at least {few}: {remedy}, or leave the label out"
+            + (hint if enough.any() and alike > 1 else "")
         )
 
 

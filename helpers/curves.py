@@ -91,12 +91,13 @@ def learning(
     return figure
 
 
-def reliability(tables: dict[str, pd.DataFrame], title: str) -> Figure:
-    """Accuracy, with 95 % intervals, against confidence for tables of `calibration.reliability`, three in a row.
+def reliability(tables: dict[str, pd.DataFrame], title: str, *, columns: int = 3) -> Figure:
+    """Accuracy, with 95 % intervals, against confidence for tables of `calibration.reliability`, so many in a row.
 
     The diagonal is perfect; larger dots are of more images.
     """
-    figure, axes = grid(-(-len(tables) // 3), min(3, len(tables)), 3.6)
+    columns = min(columns, len(tables))
+    figure, axes = grid(-(-len(tables) // columns), columns, 3.6)
     figure.set_figwidth(3.7 * axes.shape[1])  # squares in a wide figure would lie far apart
     for axis in axes.flat[len(tables) :]:
         axis.axis("off")
@@ -150,7 +151,7 @@ def deletion_and_insertion(curves: dict[str, tuple[np.ndarray, np.ndarray]], tit
     curves: by method, both (M,) from no pixel to all of them, as the means of `faithfulness.deletion_and_insertion`,
     dashed for the method "chance".
     """
-    figure, axes = grid(1, 2, 3.4)
+    figure, axes = grid(1, 2, 4.2)
     names = {"deletion: lower is better": "taken away", "insertion: higher is better": "put back"}
     for side, (axis, (name, done)) in enumerate(zip(axes[0], names.items(), strict=True)):
         for index, (method, both) in enumerate(curves.items()):
@@ -161,7 +162,8 @@ def deletion_and_insertion(curves: dict[str, tuple[np.ndarray, np.ndarray]], tit
         axis.set(xlabel=f"share of the pixels {done}", ylabel="probability of the true class")
         axis.set(xlim=(0, 1), ylim=(0, 1.02), title=name)
         axis.grid(alpha=0.25)
-        axis.legend(fontsize=8, title="mean of the curve")
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 2, "frameon": False}  # hides no curve
+        axis.legend(fontsize=8, title="mean of the curve", **below)
     figure.suptitle(title, fontweight="bold")
     return figure
 

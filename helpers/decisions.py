@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -90,7 +91,7 @@ def with_next(items: Items) -> Items:
     The next of n + 1 damaged items is the lowest with probability 1 / (n + 1), so no mistake here does not mean none on
     the line; a threshold chosen with these two items allows for that. The mean cost ranks decisions; as a forecast
     it is too low, being the lowest of all.
-    Source: Laplace's rule of succession; Vovk, Gammerman and Shafer (2005), Algorithmic Learning in a Random World.
+    Source: Vovk, Gammerman and Shafer (2005), Algorithmic Learning in a Random World.
     """
     probabilities, damaged, share = items
     return Items(np.append(probabilities, [0.0, 1.0]), np.append(damaged, [True, False]), share)
@@ -158,23 +159,28 @@ def choose(items: Items, costs: Costs) -> Decision:
     return Decision(float(tried[low]), float(tried[high]))
 
 
-def in_words(decision: Decision, defect: str) -> str:
-    """What to do by the probability of that defect: "pass below 0.12 probability of torn, inspect the rest"."""
+def in_words(decision: Decision) -> str:
+    """What to do by the probability of the defect: "pass below 0.12, inspect the rest"."""
     low, high = decision
     if high <= 0:
-        return f"{REJECT} everything, whatever the probability of {defect}"
+        return f"{REJECT} everything"
     if low >= NEVER:
-        return f"{PASS} everything, whatever the probability of {defect}"
-    parts = [f"{PASS} below {_probability(low, high - low)} probability of {defect}"] if low > 0 else []
-    parts += [f"{REJECT} from {_probability(high, high - low)} on"] if high < NEVER else []
+        return f"{PASS} everything"
+    parts = [f"{PASS} below {_probability(low, high - low, math.floor)}"] if low > 0 else []
+    upward = math.ceil if low < high else math.floor  # between the two stays what is to be inspected
+    parts += [f"{REJECT} from {_probability(high, high - low, upward)} on"] if high < NEVER else []
     parts += [f"{INSPECT} {'the rest' if parts else 'everything'}"] if low < high else []
     return ", ".join(parts)
 
 
-def _probability(value: float, apart: float) -> str:
-    """With two decimals, or as many as it takes to tell it from 0, from 1 and from the other threshold."""
+def _probability(value: float, apart: float, whole: Callable[[float], int]) -> str:
+    """With two decimals, or as many as it takes to tell it from 0, from 1 and from the other threshold.
+
+    whole: math.floor or math.ceil, so that who acts on the text passes nothing that the decision would not.
+    """
     nearest = min(distance for distance in (value, 1 - value, apart, 1.0) if distance > 0)
-    return f"{value:.{max(2, 1 - math.floor(math.log10(nearest)))}f}"
+    decimals = max(2, 1 - math.floor(math.log10(nearest)))
+    return f"{whole(round(value * 10**decimals, 6)) / 10**decimals:.{decimals}f}"
 
 
 def _mean_on_line(values: np.ndarray, items: Items) -> float:

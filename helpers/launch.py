@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from helpers import cards, catalog, crops, distributed, networks, session, training
+from helpers import cards, catalog, compute, crops, distributed, networks, session, training
 from helpers.arrays import Array
 from helpers.cards import Model
 from helpers.catalog import Dataset
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--recipe", type=json.loads, default={}, help="fields of Recipe as JSON, as a card holds them")
     parser.add_argument("--work", type=Path, help="a folder for checkpoints, which stay; if not given, they do not")
     wanted = parser.parse_args()
-    session.keep_memory()
+    compute.keep_memory()
     device = distributed.start(session.pick_device(wanted.device))
     _fit(wanted, device)
     distributed.stop()  # not after an error: it would wait for processes that wait for this one, and hide the reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import re
 from collections import OrderedDict
 from pathlib import Path
@@ -43,8 +44,9 @@ def build(architecture: str, classes: int, weights: str) -> nn.Module:
         network = torchvision.models.get_model(architecture, weights=None, **_options(architecture))
         _replace_head(network, classes)
     else:
-        known = ", ".join([*NETWORKS, *torchvision.models.list_models(module=torchvision.models)])
-        raise ValueError(f"Unknown architecture {architecture!r}: choose one of {known}")
+        known = [*NETWORKS, *torchvision.models.list_models(module=torchvision.models)]
+        close = "".join(f"did you mean {name!r}? " for name in difflib.get_close_matches(architecture, known, n=1))
+        raise ValueError(f"Unknown architecture {architecture!r}: {close}There are {', '.join(known)}")
     if weights != "none":
         _load_weights(network, _state(architecture, weights), f"{weights} weights of {architecture}")
     return network
@@ -172,7 +174,7 @@ def _state(architecture: str, weights: str) -> dict[str, torch.Tensor]:
             return safetensors.torch.load_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and safetensors each fail in their own way
-        raise WeightsError(f"{path} cannot be read as a state dict: {_reason(error)}") from error
+        raise WeightsError(f"{path} cannot be read as a state dict: {_reason(error)}. Is it whole?") from error
     pairs = found.items() if isinstance(found, dict) else [(None, found)]
     if all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in pairs):
         return found

@@ -48,8 +48,8 @@ def decode(data: bytes, name: str = "") -> tuple[Image.Image, list[str]]:
     """The photo in `data`, upright and in RGB, and notes on what had to be changed for that.
 
     name: the file's name, to compare its extension with what the bytes are.
-    Raises PhotoError where the file is empty, no image, truncated, smaller than 4 px (its longer side), or has more
-    than MAX_PIXELS.
+    Raises PhotoError where the file is empty, no image, truncated, smaller than 4 px (its longer side), has 12 bits
+    stored as 16, or has more than MAX_PIXELS.
     """
     if not data:
         raise PhotoError("empty file")
@@ -71,7 +71,7 @@ def decode(data: bytes, name: str = "") -> tuple[Image.Image, list[str]]:
         if (orientation := image.getexif().get(_EXIF_ORIENTATION)) in _UPRIGHT:
             image = image.transpose(_UPRIGHT[orientation])  # ImageOps.exif_transpose fails where another tag is wrong
         if image.mode.startswith("I") and image.getextrema()[1] <= _MOST_OF_12_BITS:
-            notes.append("no value above 4,095 of 16 bits: it comes out dark, scale it up")
+            raise PhotoError("no value above 4,095 of 16 bits, so it would come out black: multiply 12 bits by 16")
         return _to_rgb(image), notes
     except _DECODER_ERRORS as error:
         raise PhotoError(f"truncated or damaged ({error})") from error

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,19 +20,18 @@ import pandas as pd
 import torch
 from sklearn.metrics import log_loss
 
-from helpers import compute, crops, novelty, session, sources
+from helpers import compute, crops, novelty, session, sources, uncertainty
 from helpers.archives import ArchiveError, threaded
 from helpers.arrays import Array
 from helpers.cards import Model, load_models
 from helpers.catalog import Dataset
-from helpers.decisions import INSPECT, PASS, REJECT, Decision, actions
-from helpers.fusing import fuse_views
+from helpers.decisions import INSPECT, PASS, REJECT
 from helpers.images import normalize, normalized_batches, resize
-from helpers.layouts import composed
+from helpers.items import NOT_SURE, from_photos, item_and_view
+from helpers.layouts import FUSED
 from helpers.photos import PhotoError, decode, shrink
 from helpers.sources import Photo
 
-NOT_SURE = "not sure"
 NOT_FOUND = "no item is found (is the belt empty, the camera dark or moved?)"
 UNFAMILIAR = "unlike all that the network learned from (another product, another light, or the camera moved?)"
 _BATCH_SIZE = 32
@@ -130,7 +129,7 @@ def _seen(name: str, data: bytes | ArchiveError, card: dict) -> Seen:
         return Seen(name, None, str(error))
     if card["stored"]:  # what the network learned from was shrunk so
         photo = shrink(photo, **card["stored"])
-    view = _item_and_view(name, set(card["views"]) - {""})[1]
+    view = item_and_view(name, set(card["views"]) - {""})[1]
     background = card["backgrounds"].get(view)
     crop = crops.crop_of(photo, background, width / height) if background else None
     remark = NOT_FOUND if crop and not crop.outline else ""
@@ -143,9 +142,11 @@ def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.dev
     members: one network for all views, or a specialist for each, as `chosen` gives them. photos: of `sources.photos`,
     taken as they come. `4006381008505_side.jpg`, or `4006381008505.jpg` in a folder `side`, is the side view of that
     item; where the networks know no views, each photo is an item. The action is that of the card's decision, "" without
-    one; an item of which a view is missing, there twice, shows no item, or is unlike all that the network learned from,
-    is to be inspected, and its remark says why.
-    A photo that cannot be used, or whose view nobody knows, has a row of its own with the problem, to be inspected.
+    one; an item of which a view is missing, cannot be read, is there twice, shows no item, or is unlike all that the
+    network learned from, is to be inspected, and its remark says why. So is one whose photos lie in several folders,
+    those named after their views aside: a counter that starts anew gives one serial to two items.
+    An item without a usable photo has a row with the problem, to be inspected, and so has a file that is no photo or
+    whose view nobody knows, under its own name.
     Raises ValueError where two of the networks would answer the same photo.
     """
     by_view = {view: key for key, model in members.items() for view in model.card["views"]}
@@ -158,7 +159,7 @@ def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.dev
 
     def see(photo: Photo) -> tuple[str, Seen]:
         name, data = photo
-        key = by_view.get(_item_and_view(name, views)[1])
+        key = by_view.get(item_and_view(name, views)[1])
         problem = str(data) if isinstance(data, ArchiveError) else unknown
         return (key, _seen(name, data, members[key].card)) if key else (first, Seen(name, None, problem))
 
@@ -170,61 +171,12 @@ def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.dev
             tables.append(_answered(waiting[key], runs[key], members[key].card, device))
             waiting[key] = []
     tables += [_answered(rest, runs[key], members[key].card, device) for key, rest in waiting.items()]
-    return _fuse(pd.concat(tables, ignore_index=True), views, members[first].card)
+    return from_photos(pd.concat(tables, ignore_index=True), views, members[first].card)
 
 
 def chosen(models: dict[str, Model]) -> dict[str, Model]:
     """Of a `models.zip`, the members of the network that its notebook chose; all of them where nothing was chosen."""
     return {name: model for name, model in models.items() if model.card.get("chosen")} or models
-
-
-def _item_and_view(name: str, views: set[str]) -> tuple[str, str]:
-    """The item and the view that a photo's name says, in capitals or not; the name itself and "" where it says none."""
-    path = PurePosixPath(composed(name))
-    for view in sorted(views, key=len, reverse=True):  # left_side before side
-        if path.stem.lower().endswith(f"_{view}".lower()):
-            return path.stem[: -len(view) - 1], view
-    folder = next((view for view in views if view.lower() == path.parent.name.lower()), "")
-    return (path.stem, folder) if folder else (name, "")
-
-
-def _fuse(answered: pd.DataFrame, views: set[str], card: dict) -> pd.DataFrame:
-    """From answers for photos to one row an item, with its action."""
-    classes = card["classes"]
-    columns = ["item", "photos", "answer", "confidence", *classes, "action", "remark", "problem"]
-    usable = answered[answered["problem"] == ""].assign(label="")
-    failed = answered[answered["problem"] != ""]
-    failed = pd.DataFrame({"item": failed["name"], "photos": 0, "problem": failed["problem"]}).reindex(columns=columns)
-    decision = card.get("decision")
-    failed[["answer", "remark"]], failed["action"] = "", INSPECT if decision else ""
-    if usable.empty:
-        return failed.reset_index(drop=True)
-    usable[["item", "view"]] = [_item_and_view(name, views) for name in usable["name"]]
-    items = fuse_views(usable.assign(group=usable["item"]), classes, card["fusing"])
-    items["photos"] = usable.groupby("item").size().loc[items["item"]].to_numpy()
-    odd = items["item"].isin(usable.loc[usable["remark"] != "", "item"])
-    items["answer"] = items["predicted"].where((items["confidence"] >= card["threshold"]) & ~odd, NOT_SURE)
-    items["action"], items["problem"] = "", ""
-    remarks = _remarks(usable, views.union(decision["views"] if decision else []))
-    items["remark"] = [remarks.get(item, "") for item in items["item"]]
-    if decision:
-        way = Decision(decision["pass_below"], decision["reject_from"])
-        items["action"] = actions(items[decision["defect"]].to_numpy(), way)
-        items["action"] = items["action"].where(items["remark"] == "", INSPECT)  # it was made for whole items
-    return pd.concat([items[columns], failed], ignore_index=True)
-
-
-def _remarks(usable: pd.DataFrame, views: set[str]) -> dict[str, str]:
-    """By item: what is missing or there twice of its views, and what is odd about a photo. Others are left out."""
-    counts = usable.groupby(["item", "view"]).size().unstack(fill_value=0).reindex(columns=sorted(views), fill_value=0)
-    odd = counts[(counts != 1).any(axis=1)]
-    remarks: dict[str, list[str]] = {}
-    for item, row in odd.iterrows():
-        unusual = ((view, count) for view, count in row.items() if count != 1)
-        remarks[item] = [f"{count} photos of {view}" if count else f"{view} is missing" for view, count in unusual]
-    for row in usable[usable["remark"] != ""].itertuples():
-        remarks.setdefault(row.item, []).append(f"{row.view}: {row.remark}" if row.view else row.remark)
-    return {item: ", ".join(said) for item, said in remarks.items()}
 
 
 def check_classes(card: dict, classes: Sequence[str]) -> None:
@@ -258,7 +210,7 @@ def main() -> None:
     """Answer all photos, write the table whole or not at all, and say how fast it was and what could not be used."""
     parser = argparse.ArgumentParser(prog="helpers.predict", description=__doc__)
     parser.add_argument("models_archive", type=Path, help="what 02-ModelTraining wrote, or 04 to 06")
-    parser.add_argument("photos", help="the path of a photo, a folder or a zip, or an http(s) address")
+    parser.add_argument("photos", help="a photo, a folder or a zip, from the current folder, or an http(s) address")
     parser.add_argument("--output", type=Path, default=Path("decisions.csv"), help="where the table goes")
     parser.add_argument("--network", nargs="*", default=[], help="names in the archive; the chosen one, if not given")
     parser.add_argument("--device", default="auto", help='"auto", "cpu", "cuda", "mps"')
@@ -266,42 +218,82 @@ def main() -> None:
     sys.stdout.reconfigure(errors="backslashreplace")  # a log may not know all letters of a file's name
     try:
         _answer_all(wanted)
-    except BrokenPipeError:  # who read along is gone; the table is written before anything is printed
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:  # what a user can mend, in one sentence
         sys.exit(f"helpers.predict: {error}")
 
 
 def _answer_all(wanted: argparse.Namespace) -> None:
-    session.keep_memory()
+    compute.keep_memory()
     output = session.output(wanted.output.resolve(), wanted.models_archive, Path(wanted.photos))
+    where = _from_here(wanted.photos)
     models = load_models(wanted.models_archive, wanted.network)
     members = models if wanted.network else chosen(models)
     started = time.perf_counter()
-    photos = (one for one in sources.photos(wanted.photos) if Path(wanted.photos, one[0]).resolve() != output)
+    photos = (one for one in sources.photos(where) if Path(where, one[0]).resolve() != output)
     table = decide(members, photos, session.pick_device(wanted.device))
     seconds = time.perf_counter() - started
     if table.empty:
-        raise ValueError(f"{wanted.photos or 'photos'} holds no photo: nothing was written")
+        raise ValueError(f"{where} holds no photo: nothing was written")
     session.write_table(output, table)
+    try:
+        print(f"Photos: {_printable(where)}")
+        _tell(table, seconds, members)
+        print(f"Written: {wanted.output}", flush=True)
+    except BrokenPipeError:  # who read along is gone; the table is there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if not table["photos"].any():
+        raise ValueError(f"no photo could be used: {wanted.output} says why")
+
+
+def _from_here(photos: str) -> str:
+    """An address as it is; a path as an absolute one, from the current folder and never, as in notebooks, another.
+
+    Raises FileNotFoundError where nothing is there, ParameterError for an empty path and for "~" of nobody.
+    """
+    if sources.is_address(photos):
+        return photos
+    session.resolve(photos)  # refuses what is no path
+    path = str(Path(photos).expanduser().resolve())
+    sources.require_photos(path)
+    return path
+
+
+def _tell(table: pd.DataFrame, seconds: float, members: dict[str, Model]) -> None:
+    """Print what became of the items of `decide`, the ones that a person has to look at by name."""
     failed, remarks = table[table["problem"] != ""], table[table["remark"] != ""]
-    used = int(table["photos"].sum())
+    used, decided = int(table["photos"].sum()), next(iter(members.values())).card.get("decision")
     print(f"{used} photos of {len(table) - len(failed)} items in {seconds:.1f} s: {used / seconds:.1f} images a second")
+    if tested := _tested(members):
+        print(tested)
     for row in failed.itertuples():
-        print(f"Left out: {_printable(row.item)}: {_printable(row.problem)}")
+        print(f"{'Inspect' if decided else 'No answer for'} {_printable(row.item)}: {_printable(row.problem)}")
     for row in remarks.itertuples():
-        print(f"Look at {_printable(row.item)}: {row.remark}")
-    card = next(iter(members.values())).card
-    if card.get("decision"):
+        print(f"Look at {_printable(row.item)}: {_printable(row.remark)}")
+    if decided:
         counts = table["action"].value_counts()
         print("Actions: " + ", ".join(f"{counts.get(action, 0)} {action}" for action in (PASS, INSPECT, REJECT)))
     else:
         unsure = int((table["answer"] == NOT_SURE).sum())
         print(f"Answers: {len(table) - len(failed) - unsure} sure, {unsure} {NOT_SURE}, {len(failed)} without one")
         print("No actions: this network has no decision by cost, which 02-ModelTraining makes for a defect")
-    print(f"Written: {wanted.output}", flush=True)
-    if not used:
-        raise ValueError(f"no photo could be used: {wanted.output} says why")
+
+
+def _tested(members: dict[str, Model]) -> str:
+    """How the network did in its notebook's test, as the card says it; "" where it does not."""
+    known = [model.card for model in members.values()]
+    metrics = known[0].get("metrics") or []
+    rows = metrics if isinstance(metrics, list) else [metrics]  # 02 has one for each view, 04 to 06 have one
+    views = sorted({view for card in known for view in card["views"]})
+    view = views[0] if len(views) == 1 else FUSED
+    names = ["tested", "accuracy", "accuracy low", "accuracy high", "recall low"]
+    found = [[row.get(name) for name in names] for row in rows if row.get("view", view) == view]
+    several = len({card["architecture"] for card in known}) > 1  # they were never tested together
+    if several or not found or None in found[0]:
+        return ""
+    tested, accuracy, low, high, recall_low = found[0]
+    shown = recall_low > 1 / len(known[0]["classes"])  # the mean class recall of guesses
+    doubt = "" if shown else ": it was not shown to be better than guessing"
+    return f"In its test, {tested:.0f} answers: accuracy {accuracy:.2f} ({uncertainty.Interval(low, high)}){doubt}"
 
 
 def _printable(name: str) -> str:

@@ -13,9 +13,9 @@ from nbconvert import HTMLExporter
 
 _STYLE = """
 <style>
-body.without-code .jp-CodeCell > .jp-Cell-inputWrapper { display: none }
+body.without-code .jp-CodeCell:not(.celltag_shown) > .jp-Cell-inputWrapper { display: none }
 body.without-code .jp-Cell-outputWrapper .jp-OutputPrompt { visibility: hidden }
-body.without-code .jp-CodeCell:not(:has(.jp-OutputArea-child)) { display: none }
+body.without-code .jp-CodeCell:not(.celltag_shown, :has(.jp-OutputArea-child)) { display: none }
 body.without-code .jp-OutputArea:not(:has(img, table, ul)) { max-height: 18em; overflow: auto }
 .jp-RenderedHTMLCommon table { margin-left: 0 }
 @media print { .report-bar { display: none } .jp-OutputArea { max-height: none !important }
@@ -36,7 +36,7 @@ body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 760px; margin: 48px aut
 a.page {{ display: block; padding: 16px 20px; margin: 12px 0; border: 1px solid #ddd; border-radius: 8px;
   text-decoration: none; color: inherit }}
 a.page:hover {{ border-color: #0072B2 }}
-h2 {{ margin: 0 0 4px; font-size: 18px; color: #0072B2 }} p {{ margin: 0 }}
+h2 {{ margin: 0 0 4px; font-size: 18px; color: #0072B2 }} p {{ margin: 0 }} .run {{ color: #666; font-size: 13px }}
 ul {{ margin: 8px 0 0; padding-left: 20px }} img {{ display: block; max-width: 100%; max-height: 280px; margin: 8px 0 }}
 </style></head><body><h1>Report</h1>
 <p>One page for each notebook, in the order in which they ran. The code behind a page is a tick away, at its top.</p>
@@ -95,7 +95,7 @@ def _check_executed(path: Path, notebook: nbformat.NotebookNode) -> None:
 
 
 def _entry(path: Path, notebook: nbformat.NotebookNode) -> str:
-    """A card of the index: the notebook's title, the figure of its cell tagged "cover", and what it found."""
+    """A card of the index: the notebook's title, its run, the figure of its cell tagged "cover", and what it found."""
     title = re.search(r"^# (.+)$", notebook.cells[0].source, re.MULTILINE)
     found = "\n".join(_outputs(notebook, "findings", "text/markdown"))
     findings = [line[2:].strip() for line in found.splitlines() if line.startswith("- ")]
@@ -103,7 +103,18 @@ def _entry(path: Path, notebook: nbformat.NotebookNode) -> str:
     heading = html.escape(title[1] if title else path.stem)
     pictures = _outputs(notebook, "cover", "image/png")
     picture = f'<img alt="{heading}" src="data:image/png;base64,{pictures[0].strip()}">' if pictures else ""
-    return f'<a class="page" href="{path.stem}.html"><h2>{heading}</h2>{picture}<ul>{items}</ul></a>'
+    return f'<a class="page" href="{path.stem}.html"><h2>{heading}</h2>{_run(notebook)}{picture}<ul>{items}</ul></a>'
+
+
+def _run(notebook: nbformat.NotebookNode) -> str:
+    """When papermill ran it, for how long, and the parameters that it was given; "" where it ran otherwise."""
+    if not (run := notebook.metadata.get("papermill")):
+        return ""
+    given = ", ".join(f"{name}={value!r}" for name, value in run.parameters.items())
+    minutes, seconds = divmod(round(run.duration), 60)
+    began = f"{run.start_time[:10]} {run.start_time[11:16]} UTC, {minutes} min {seconds} s"
+    told = html.escape(f"Parameters: {given}") if given else "All parameters as they are"
+    return f'<p class="run">{began}. {told}</p>'
 
 
 def _outputs(notebook: nbformat.NotebookNode, tag: str, kind: str) -> list[str]:

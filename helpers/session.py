@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import ctypes
 import difflib
 import importlib.metadata
 import platform
@@ -14,14 +13,12 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import torch
 
-from helpers import archives, dialog
+from helpers import archives, compute, dialog
 
-_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # as in the C library's malloc.h
 _FORMULA = re.compile(r"[=+\-@\t\r](?!\d*\.?\d*$)")  # a number with its sign is none
 PARAMETERS_MARK = "# Parameters of this notebook"
 
@@ -35,29 +32,19 @@ def start() -> None:
 
     Figures go into the notebook, whatever backend the surroundings ask for, and tables show their texts in full.
     """
+    import matplotlib  # here alone: the commands need none, and it complains where it cannot write
+
     pd.set_option("display.max_colwidth", None)
     matplotlib.rcParams["text.parse_math"] = False  # a label may hold a dollar sign
     if shell := dialog.ipython():
         shell.run_line_magic("matplotlib", "inline")
-    keep_memory()
+    compute.keep_memory()
     warnings.filterwarnings("ignore", "IProgress not found")  # captum asks for a widget, but shows no progress
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "torchvision", "captum")]
     print(f"Python {platform.python_version()}, {', '.join(versions)}, {torch.get_num_threads()} CPU threads")
     print(f"Device: {describe(pick_device('auto'))}")
     if dialog.in_colab() and not torch.cuda.is_available():
         print("No GPU here. To train on one: Runtime > Change runtime type > T4 GPU, then run all again")
-
-
-def keep_memory() -> None:
-    """Let the memory that one tensor gives back serve the next one, for the whole process.
-
-    The C library of Linux returns every block of more than 32 MiB to the system and gets it again page by page, which
-    takes up to half of the time of training (docs/log.md). Elsewhere nothing is done.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        library = ctypes.CDLL(None)
-        library.mallopt(_MMAP_THRESHOLD, 2**30)
-        library.mallopt(_TRIM_THRESHOLD, 2**30)
 
 
 def root() -> Path:

@@ -50,7 +50,7 @@ def obtain(raw_data: str, sha256: str, folder: Path, *, seed: int, sample_items:
         return write_zip(folder / "sample-raw-data.zip", pictures)
     if raw_data in PUBLISHED:
         return _published(raw_data, folder / "downloads")
-    if _is_address(raw_data):
+    if is_address(raw_data):
         if not sha256:
             raise ValueError(f"{raw_data} needs its SHA-256: a download is only as good as its checksum")
         return download(raw_data, f"sha256:{sha256}", folder / "downloads")
@@ -71,7 +71,7 @@ def obtain(raw_data: str, sha256: str, folder: Path, *, seed: int, sample_items:
 
 def local(where: str) -> list[Path]:
     """The zip, photo or folder that would be read in place: none for a name, an address or nothing."""
-    named = where in ("", "sample", *PUBLISHED) or _is_address(where)
+    named = where in ("", "sample", *PUBLISHED) or is_address(where)
     return [] if named else [session.resolve(where)]
 
 
@@ -104,7 +104,7 @@ def photos(where: str) -> Iterator[Photo]:
     """
     if not where:
         return
-    if _is_address(where):
+    if is_address(where):
         with tempfile.TemporaryDirectory() as folder:  # fetched anew each time: what stands there may change
             yield from photos(str(download(where, None, Path(folder))))
         return
@@ -130,11 +130,12 @@ def photos(where: str) -> Iterator[Photo]:
 
 def require_photos(where: str) -> None:
     """Raise FileNotFoundError, before any work, for a path that `photos` would not find."""
-    if where and not _is_address(where) and not session.resolve(where).exists():
+    if where and not is_address(where) and not session.resolve(where).exists():
         raise FileNotFoundError(f"{where} is missing: give the path of a photo, a folder or a zip, or an address")
 
 
-def _is_address(where: str) -> bool:
+def is_address(where: str) -> bool:
+    """Whether it is an http(s) address, and no path."""
     return where.lower().startswith(("http://", "https://"))
 
 

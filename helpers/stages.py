@@ -69,7 +69,7 @@ def split(network: nn.Module, train: str) -> tuple[nn.Sequential, nn.Sequential]
     names = list(parts)
     boundaries = {name: index for index, name in enumerate(names)} | {"last stage": len(names) - 2, "all": 0}
     if train not in boundaries:
-        raise ValueError(f"train={train!r} is none of {', '.join(boundaries)}")
+        raise ValueError(f"There is no stage {train!r} to learn from on: choose one of {', '.join(boundaries)}")
     modules = list(parts.values())
     return nn.Sequential(*modules[: boundaries[train]]), nn.Sequential(*modules[boundaries[train] :])
 

@@ -76,7 +76,8 @@ def test_probabilities_that_mean_what_they_say_have_hardly_an_error():
 
 
 def test_a_confidence_of_one_is_in_the_last_bin():
-    assert calibration.reliability(np.array([[1.0, 0.0]]), np.array([0]))["images"].tolist() == [1]
+    sure = np.array([[1.0, 0.0], [0.95, 0.05]])
+    assert calibration.reliability(sure, np.array([0, 0]))["images"].tolist() == [2]
 
 
 def test_sure_is_the_lowest_confidence_that_reaches_the_accuracy():

@@ -145,6 +145,7 @@ def test_each_figure_has_the_ends_of_its_interval(four):
         assert 0 <= row[f"{name} low"] <= row[name] <= row[f"{name} high"] <= 1
     table = evaluation.class_scores(four, CLASSES, seed=0)
     assert table["recall low"].tolist() == pytest.approx([0.0615, 0.2065], abs=1e-3)  # Wilson, 1 of 3 and 1 of 1
+    assert table["precision low"].tolist() == pytest.approx([0.2065, 0.0615], abs=1e-3)  # 1 of 1 and 1 of 3
 
 
 def test_the_headline_counts_all_views_as_one_and_a_rare_class_as_much_as_a_frequent_one(four):

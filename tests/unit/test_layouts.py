@@ -81,6 +81,11 @@ def test_a_folder_named_test_is_a_class_where_no_train_stands_beside_it(other):
     assert rows(names, "label", "split") == names
 
 
+def test_a_folder_named_train_alone_is_a_class():
+    names = {"train/1.jpg": ("train", ""), "bus/2.jpg": ("bus", "")}
+    assert rows(names, "label", "split") == names
+
+
 def test_splits_may_stand_below_the_classes():
     names = {
         "cat/train/1.jpg": ("cat", "train"),

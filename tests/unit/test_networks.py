@@ -89,7 +89,7 @@ def test_freezing_leaves_only_the_head_of_every_family_to_learn(built):
 
 
 def test_an_unknown_architecture_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"'resnet19': choose one of small_cnn, .*resnet18, .*vit_b_16"):
+    with pytest.raises(ValueError, match=r"'resnet19': did you mean 'resnet18'\? There are small_cnn, .*vit_b_16"):
         networks.build("resnet19", 2, "none")
 
 

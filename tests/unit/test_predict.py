@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers import cards, crops, images, networks, predict
+from helpers import cards, crops, images, items, networks, predict
 from helpers.archives import ArchiveError
 from helpers.photos import encode, shrink
 
@@ -227,7 +227,7 @@ def test_the_views_of_an_item_are_fused_and_acted_upon(line):
         ("side/1.png", BLUE_PHOTO),
         ("a/2_side.png", RED_PHOTO),
         ("top/1.png", BLUE_PHOTO),
-        ("2_top.png", BLUE_PHOTO),
+        ("a/2_top.png", BLUE_PHOTO),
     ]
     table = predict.decide(line, photos, CPU)
     assert table["item"].tolist() == ["1", "2"]
@@ -294,13 +294,64 @@ def test_accents_may_be_written_in_one_character_or_two(name, model):
 
 def test_what_cannot_be_read_has_a_row_with_the_reason(line):
     table = predict.decide(line, [("1_side.png", RED_PHOTO), ("2_side.png", b"text")], CPU)
-    assert table["item"].tolist() == ["1", "2_side.png"]
+    reason = "side: not an image, or of a kind that is not supported: save it as JPEG or PNG"
+    assert table["item"].tolist() == ["1", "2"]
     assert table["action"].tolist() == ["inspect", "inspect"]
-    assert table["problem"].tolist() == ["", "not an image, or of a kind that is not supported: save it as JPEG or PNG"]
+    assert table["problem"].tolist() == ["", reason]
     only = predict.decide(line, [("2_side.png", b"text")], CPU)
     assert only["action"].tolist() == ["inspect"]
     assert only.columns.tolist() == table.columns.tolist()
-    assert only["problem"].tolist() == ["not an image, or of a kind that is not supported: save it as JPEG or PNG"]
+    assert only["problem"].tolist() == [reason]
+
+
+def test_an_item_without_a_usable_photo_has_one_row_under_its_serial(line):
+    photos = [("1_side.png", b""), ("2_side.png", BLUE_PHOTO), ("2_top.png", BLUE_PHOTO)]
+    photos += [("1_top.png", ArchiveError("it is damaged"))]
+    table = predict.decide(line, photos, CPU)
+    facts = ["item", "photos", "answer", "action", "remark", "problem"]
+    assert table[facts].to_numpy().tolist() == [
+        ["2", 2, "blue", "pass", "", ""],
+        ["1", 0, "", "inspect", "", "side: empty file; top: it is damaged"],
+    ]
+    assert table.loc[1, ["confidence", "blue", "red"]].isna().all()
+
+
+def test_an_item_with_a_photo_that_cannot_be_read_has_one_row_and_is_inspected(line):
+    photos = [("1_side.png", BLUE_PHOTO), ("1_top.png", b"")]
+    photos += [(f"2_{view}.png", BLUE_PHOTO) for view in ("side", "top")] + [("top/2.png", b"")]
+    table = predict.decide(line, photos, CPU)
+    assert table[["item", "photos", "answer", "action", "remark", "problem"]].to_numpy().tolist() == [
+        ["1", 1, "blue", "inspect", "top cannot be read: empty file", ""],
+        ["2", 2, "blue", "inspect", "2 photos of top, top cannot be read: empty file", ""],
+    ]
+
+
+def test_photos_of_one_serial_in_several_folders_are_not_taken_for_one_item(line):
+    photos = [("day1/1_side.png", BLUE_PHOTO), ("day2/1_top.png", BLUE_PHOTO)]
+    photos += [("day1/2_side.png", BLUE_PHOTO), ("day2/side/2.png", b""), ("day1/2_top.png", BLUE_PHOTO)]
+    table = predict.decide(line, photos, CPU)
+    apart = "its photos lie in several folders"
+    assert table[["item", "answer", "action", "remark"]].to_numpy().tolist() == [
+        ["1", predict.NOT_SURE, "inspect", apart],
+        ["2", predict.NOT_SURE, "inspect", f"2 photos of side, side cannot be read: empty file, {apart}"],
+    ]
+    del line["both"].card["decision"]
+    assert predict.decide(line, photos[:2], CPU)["answer"].tolist() == [predict.NOT_SURE]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("x/1_side.png", "x/1_top.png"),
+        ("side/1.png", "top/1.png"),
+        ("x/Side/1_side.png", "x/top/1_top.png"),
+        ("x/side/1.png", "x/1_top.png"),
+        ("side/x/1_side.png", "top/x/1_top.png"),
+    ],
+)
+def test_folders_that_are_named_after_the_views_are_one(names, line):
+    table = predict.decide(line, [(name, BLUE_PHOTO) for name in names], CPU)
+    assert table[["item", "photos", "action", "remark"]].to_numpy().tolist() == [["1", 2, "pass", ""]]
 
 
 def test_an_item_that_was_not_seen_once_in_each_view_is_inspected(line):
@@ -310,15 +361,15 @@ def test_an_item_that_was_not_seen_once_in_each_view_is_inspected(line):
     assert table["remark"].to_dict() == {
         "1": "top is missing",
         "2": "",
-        "3": "2 photos of side",
-        "4": "2 photos of side, 2 photos of top",
+        "3": f"2 photos of side, {items.APART}",
+        "4": f"2 photos of side, 2 photos of top, {items.APART}",
     }
     assert table["action"].to_dict() == {"1": "inspect", "2": "pass", "3": "inspect", "4": "inspect"}
 
 
 def test_what_the_archive_cannot_give_has_a_row_with_the_reason(line):
     table = predict.decide(line, [("1_side.png", RED_PHOTO), ("2_side.png", ArchiveError("it is damaged"))], CPU)
-    assert table["problem"].tolist() == ["", "it is damaged"]
+    assert table["problem"].tolist() == ["", "side: it is damaged"]
 
 
 @pytest.mark.parametrize("name", ["1_SIDE.png", "Side/1.png", "x/1_Side.png"])
@@ -332,9 +383,11 @@ def test_of_views_that_end_alike_the_longer_one_is_meant(line):
     assert table[["item", "photos"]].to_numpy().tolist() == [["1", 2]]
 
 
-def test_what_is_no_photo_is_not_asked_for_its_view(line):
-    table = predict.decide(line, [("notes.txt", ArchiveError("no photo by its name"))], CPU)
-    assert table[["problem", "action"]].to_numpy().tolist() == [["no photo by its name", "inspect"]]
+@pytest.mark.parametrize("name", ["notes.txt", "1_side.txt", "side/1.txt"])
+def test_what_is_no_photo_is_not_asked_for_its_view_and_stands_under_its_name(name, line):
+    table = predict.decide(line, [(name, ArchiveError("no photo by its name"))], CPU)
+    facts = ["item", "problem", "action"]
+    assert table[facts].to_numpy().tolist() == [[name, "no photo by its name", "inspect"]]
 
 
 def test_a_photo_of_an_unknown_view_is_inspected(line):
@@ -438,7 +491,7 @@ def command(tmp_path, monkeypatch):
         card |= {"novelty_thresholds": {}}
         card |= facts
         cards.save_models(tmp_path / "models.zip", {"small": cards.Model(small(), card)}, pd.DataFrame())
-        (tmp_path / "photos").mkdir()
+        (tmp_path / "photos").mkdir(exist_ok=True)
         for name, data in photos.items():
             (tmp_path / "photos" / name).write_bytes(data)
         paths = [str(tmp_path / "models.zip"), str(tmp_path / "photos"), "--output", str(tmp_path / output)]
@@ -454,7 +507,8 @@ def test_the_command_writes_a_table_and_says_how_fast_it_was(command, tmp_path, 
     printed = capsys.readouterr().out
     assert "2 photos of 2 items in " in printed
     assert "images a second" in printed
-    assert "Left out: 3.png: not an image" in printed
+    assert f"Photos: {tmp_path / 'photos'}\n" in printed
+    assert "No answer for 3.png: not an image" in printed
     assert "Answers: 2 sure, 0 not sure, 1 without one" in printed
     assert "No actions: this network has no decision by cost, which 02-ModelTraining makes for a defect" in printed
     assert pd.read_csv(output)["item"].tolist() == ["1.png", "2.png", "3.png"]
@@ -464,7 +518,104 @@ def test_the_command_writes_a_table_and_says_how_fast_it_was(command, tmp_path, 
 def test_the_command_counts_the_actions(command, capsys):
     decision = {"defect": "red", "views": [], "pass_below": 0.0, "reject_from": 0.0}  # all that can be read
     command({"1.png": BLUE_PHOTO, "2.png": RED_PHOTO, "3.png": b"text"}, decision=decision)
-    assert "Actions: 0 pass, 1 inspect, 2 reject" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Inspect 3.png: not an image" in printed
+    assert "Actions: 0 pass, 1 inspect, 2 reject" in printed
+
+
+def test_the_command_counts_items_and_not_files(command, capsys):
+    decision = {"defect": "red", "views": ["side", "top"], "pass_below": 0.0, "reject_from": 0.0}
+    photos = {"1_side.png": BLUE_PHOTO, "1_top.png": b"", "2_side.png": b"", "2_top.png": b""}
+    command(photos, decision=decision, views=["side", "top"])
+    printed = capsys.readouterr().out
+    assert "1 photos of 1 items in " in printed
+    assert "Inspect 2: side: empty file; top: empty file" in printed
+    assert "Look at 1: top cannot be read: empty file" in printed
+    assert "Actions: 0 pass, 2 inspect, 0 reject" in printed
+    command(photos, views=["side", "top"])
+    assert "Answers: 1 sure, 0 not sure, 1 without one" in capsys.readouterr().out
+
+
+TESTED = {"tested": 22, "accuracy": 0.55, "accuracy low": 0.35, "accuracy high": 0.73}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "views", "told"),
+    [
+        (TESTED | {"recall low": 0.51}, [""], "In its test, 22 answers: accuracy 0.55 (0.35 to 0.73)\n"),
+        (
+            TESTED | {"recall low": 0.5},  # of two classes
+            [""],
+            "In its test, 22 answers: accuracy 0.55 (0.35 to 0.73): it was not shown to be better than guessing\n",
+        ),
+        (
+            [{"view": view, **TESTED, "tested": 20 + i, "recall low": 0.6} for i, view in enumerate(["top", "fused"])],
+            ["side", "top"],
+            "In its test, 21 answers: accuracy",
+        ),
+        (
+            [{"view": view, **TESTED, "tested": 20 + i, "recall low": 0.6} for i, view in enumerate(["top", "fused"])],
+            ["top"],
+            "In its test, 20 answers: accuracy",
+        ),
+    ],
+    ids=["better than guessing", "not shown to be", "of items", "of the one view"],
+)
+def test_the_command_says_how_the_network_did_in_its_test(metrics, views, told, command, capsys):
+    command({"1_top.png": BLUE_PHOTO}, views=views, metrics=metrics)
+    assert told in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("metrics", [None, [], {"accuracy": 0.55}])
+def test_of_a_test_that_the_card_does_not_hold_nothing_is_said(metrics, command, capsys):
+    command({"1.png": BLUE_PHOTO}, metrics=metrics)
+    assert "In its test" not in capsys.readouterr().out
+
+
+def test_networks_that_were_not_tested_together_have_no_figures(line):
+    model = line["both"]
+    members = {name: model._replace(card=model.card | {"architecture": name}) for name in ("a", "b")}
+    for own in members.values():
+        own.card["metrics"] = [{"view": "fused", **TESTED, "recall low": 0.6}]
+    assert predict._tested({"a": members["a"]})
+    assert predict._tested(members) == ""
+
+
+def test_the_command_takes_photos_from_the_current_folder_alone(command, tmp_path, monkeypatch, capsys):
+    for folder in ("project/photos", "project/new", "here"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "project" / "new" / "1.png").write_bytes(BLUE_PHOTO)
+    monkeypatch.setattr(predict.session, "root", lambda: tmp_path / "project")
+    command({"1.png": BLUE_PHOTO})
+    arguments = list(sys.argv)
+    arguments[2] = "new"
+    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(SystemExit, match=f"{tmp_path}/here/new is missing: give the path of a photo, a folder or a"):
+        predict.main()
+    monkeypatch.chdir(tmp_path / "project")
+    capsys.readouterr()
+    predict.main()
+    assert f"Photos: {tmp_path}/project/new\n" in capsys.readouterr().out
+    arguments[2] = ""
+    with pytest.raises(SystemExit, match="A path is empty"):
+        predict.main()
+
+
+def test_photos_at_an_address_are_asked_for_there(monkeypatch):
+    assert predict._from_here("https://example.org/photos.zip") == "https://example.org/photos.zip"
+
+
+def test_a_reader_who_goes_away_makes_no_failure_a_success(command, tmp_path, monkeypatch):
+    def gone(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(predict, "_tell", gone)
+    with open(tmp_path / "log", "w") as log:
+        monkeypatch.setattr(sys, "stdout", log)
+        with pytest.raises(SystemExit, match="no photo could be used"):
+            command({"1.png": b"text"})
+        command({"1.png": BLUE_PHOTO})
 
 
 def test_the_command_names_the_items_to_look_at(command, capsys):
@@ -479,7 +630,7 @@ def test_the_command_names_the_items_to_look_at(command, capsys):
 def test_a_name_of_another_system_costs_no_table(command, capsys):
     odd, worse = (os.fsdecode(letter + b".png") for letter in (b"\xe9", b"\xea"))  # in Latin-1
     output = command({"1.png": BLUE_PHOTO, odd: RED_PHOTO, worse: b"text"})
-    assert "Left out: \\udcea.png" in capsys.readouterr().out
+    assert "No answer for \\udcea.png" in capsys.readouterr().out
     assert pd.read_csv(output)["item"].tolist() == ["1.png", "\\udce9.png", "\\udcea.png"]
 
 
@@ -496,7 +647,7 @@ def test_where_no_photo_can_be_used_the_command_fails_and_the_table_says_why(com
 
 def test_a_name_cannot_forge_a_line_of_the_log(command, capsys):
     command({"1.png": BLUE_PHOTO, "2\nActions: all passed\x1b[2K.png": b"text"})
-    assert "Left out: 2\\nActions: all passed\\x1b[2K.png: not an image" in capsys.readouterr().out
+    assert "No answer for 2\\nActions: all passed\\x1b[2K.png: not an image" in capsys.readouterr().out
 
 
 def test_where_no_table_can_be_written_no_photo_is_answered(command, tmp_path, monkeypatch):

@@ -70,6 +70,26 @@ def test_the_name_of_a_label_brings_no_tag_into_a_page(tmp_path):
         assert "&lt;img src=x onerror=alert(1)&gt;" in (tmp_path / page).read_text()
 
 
+def test_the_index_says_when_and_with_what_parameters_a_notebook_ran(tmp_path):
+    path = write(tmp_path / "1.ipynb", executed("1", []))
+    assert 'class="run"' not in report.write_report([path], tmp_path).read_text()
+    notebook = nbformat.read(path, as_version=4)
+    run = {"start_time": "2026-11-28T09:31:20.853470+00:00", "duration": 393.9}
+    told = "Parameters: raw_data=&#x27;&lt;a&gt;&#x27;"
+    for parameters, said in (({"raw_data": "<a>"}, told), ({}, "All parameters as they are")):
+        notebook.metadata["papermill"] = run | {"parameters": parameters}
+        nbformat.write(notebook, path)
+        assert f"2026-11-28 09:31 UTC, 6 min 34 s. {said}" in report.write_report([path], tmp_path).read_text()
+
+
+def test_a_cell_tagged_shown_is_not_hidden_with_the_code(tmp_path):
+    cell = executed("loop()", [], tags=["shown"])
+    report.write_report([write(tmp_path / "1.ipynb", cell)], tmp_path)
+    page = (tmp_path / "1.html").read_text()
+    assert "celltag_shown" in page.partition("<body")[2]
+    assert "body.without-code .jp-CodeCell:not(.celltag_shown) > .jp-Cell-inputWrapper { display: none }" in page
+
+
 def test_the_command_says_in_one_sentence_what_is_wrong(tmp_path, monkeypatch):
     (tmp_path / "broken.ipynb").write_text("{")
     for name in ("missing", "broken"):

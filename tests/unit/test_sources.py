@@ -111,6 +111,12 @@ def test_only_a_path_is_read_in_place(tmp_path):
     assert sources.local(str(tmp_path)) == [tmp_path]
 
 
+@pytest.mark.parametrize("where", ["https://example.org/a.zip", "HTTP://example.org/a.zip"])
+def test_an_address_is_told_from_a_path(where):
+    assert sources.is_address(where)
+    assert not sources.is_address("photos/http://")
+
+
 def test_an_address_without_a_checksum_is_refused(tmp_path):
     with pytest.raises(ValueError, match="needs its SHA-256: a download is only as good as its checksum"):
         sources.obtain("https://example.org/set.zip", "", tmp_path, seed=0)

@@ -94,7 +94,7 @@ def test_all_leaves_nothing_frozen():
 
 
 def test_an_unknown_part_names_those_there_are():
-    with pytest.raises(ValueError, match=r"'stage 9' is none of stage 1, .*stage 4, head, last stage, all"):
+    with pytest.raises(ValueError, match=r"no stage 'stage 9' .* one of stage 1, .*stage 4, head, last stage, all"):
         stages.split(networks.build("small_cnn", 2, "none"), "stage 9")
 
 
