@@ -330,10 +330,9 @@ def test_photos_of_one_serial_in_several_folders_are_not_taken_for_one_item(line
     photos = [("day1/1_side.png", BLUE_PHOTO), ("day2/1_top.png", BLUE_PHOTO)]
     photos += [("day1/2_side.png", BLUE_PHOTO), ("day2/side/2.png", b""), ("day1/2_top.png", BLUE_PHOTO)]
     table = predict.decide(line, photos, CPU)
-    apart = "its photos lie in several folders"
     assert table[["item", "answer", "action", "remark"]].to_numpy().tolist() == [
-        ["1", predict.NOT_SURE, "inspect", apart],
-        ["2", predict.NOT_SURE, "inspect", f"2 photos of side, side cannot be read: empty file, {apart}"],
+        ["1", predict.NOT_SURE, "inspect", items.APART],
+        ["2", predict.NOT_SURE, "inspect", f"2 photos of side, side cannot be read: empty file, {items.APART}"],
     ]
     del line["both"].card["decision"]
     assert predict.decide(line, photos[:2], CPU)["answer"].tolist() == [predict.NOT_SURE]
