@@ -22,7 +22,7 @@ import torch
 from pages import markdown
 from PIL import Image
 
-from helpers import catalog, compute, dialog, images, session, training
+from helpers import catalog, compute, dialog, images, session, splits, training
 from helpers.archives import Archive, write_zip
 from helpers.recipes import Phase, Recipe
 
@@ -60,7 +60,7 @@ def measure(raw: Path, folder: Path) -> dict[str, float]:
     times = [time.perf_counter()]
     with Archive(raw) as archive:
         photos, _ = catalog.scan(archive)
-        photos, _ = catalog.assign_splits(photos, validation_fraction=0.1, test_fraction=0.1, seed=0)
+        photos, _ = splits.assign_splits(photos, validation_fraction=0.1, test_fraction=0.1, seed=0)
         how = {"name": "drawn", "height": SIZE, "width": SIZE, "seed": 0}
         dataset = catalog.save(archive, photos, folder / "data.zip", **how)
     times.append(time.perf_counter())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,6 +101,31 @@ def load_models(path: str | Path, names: Iterable[str] = ()) -> dict[str, Model]
 def to_bytes(tensors: dict[str, torch.Tensor]) -> bytes:
     """Tensors by name as safetensors."""
     return safetensors.torch.save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
+
+
+def chosen(models: dict[str, Model]) -> dict[str, Model]:
+    """Of a `models.zip`, the members of the network that its notebook chose; all of them where nothing was chosen."""
+    return {name: model for name, model in models.items() if model.card.get("chosen")} or models
+
+
+def check_classes(card: dict, classes: Sequence[str]) -> None:
+    """Raise ValueError where data of these classes cannot be answered by the network of that card."""
+    if list(classes) != card["classes"]:
+        known, given = ", ".join(card["classes"]), ", ".join(classes)
+        raise ValueError(f"The network knows {known}; the data has {given}: take data or a network that fit each other")
+
+
+def leak(card: dict, dataset: Dataset, split: dict[str, object], *, came_divided: bool) -> str:
+    """Why the network of that card may have learned from test images of this data set; "" where it has not.
+
+    split: how this set was divided just now, to be compared with the card's own. came_divided: it has a test split of
+    its own, which no parameter changes.
+    """
+    if dataset.sha256 != card["data_sha256"]:
+        return "these images are not those of the card"
+    then = card.get("split") or {}
+    differ = [f"{name} {value} and not {then.get(name)}" for name, value in split.items() if value != then.get(name)]
+    return f"these images are divided with {', '.join(differ)}" if differ and not came_divided else ""
 
 
 def _load_model(archive: Archive, name: str) -> Model:

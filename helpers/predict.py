@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -20,11 +20,10 @@ import pandas as pd
 import torch
 from sklearn.metrics import log_loss
 
-from helpers import compute, crops, novelty, session, sources, uncertainty
+from helpers import cards, compute, crops, novelty, session, sources, uncertainty
 from helpers.archives import ArchiveError, threaded
 from helpers.arrays import Array
-from helpers.cards import Model, load_models
-from helpers.catalog import Dataset
+from helpers.cards import Model
 from helpers.decisions import INSPECT, PASS, REJECT
 from helpers.images import normalize, normalized_batches, resize
 from helpers.items import NOT_SURE, from_photos, item_and_view
@@ -139,12 +138,12 @@ def _seen(name: str, data: bytes | ArchiveError, card: dict) -> Seen:
 def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.device) -> pd.DataFrame:
     """One row an item: item, photos, answer, confidence, the fused probability of each class, action, remark, problem.
 
-    members: one network for all views, or a specialist for each, as `chosen` gives them. photos: of `sources.photos`,
-    taken as they come. `4006381008505_side.jpg`, or `4006381008505.jpg` in a folder `side`, is the side view of that
-    item; where the networks know no views, each photo is an item. The action is that of the card's decision, "" without
-    one; an item of which a view is missing, cannot be read, is there twice, shows no item, or is unlike all that the
-    network learned from, is to be inspected, and its remark says why. So is one whose photos lie in several folders,
-    those named after their views aside: a counter that starts anew gives one serial to two items.
+    members: one network for all views, or a specialist for each, as `cards.chosen` gives them. photos: of
+    `sources.photos`, taken as they come. `4006381008505_side.jpg`, or `4006381008505.jpg` in a folder `side`, is the
+    side view of that item; where the networks know no views, each photo is an item. The action is that of the card's
+    decision, "" without one. To be inspected, with a remark that says why, is an item of which a view is missing,
+    cannot be read, is there twice, shows no item, or is unlike all that the network learned from; and one whose photos
+    lie in several folders, those named after their views aside: a counter that starts anew gives one serial to two.
     An item without a usable photo has a row with the problem, to be inspected, and so has a file that is no photo or
     whose view nobody knows, under its own name.
     Raises ValueError where two of the networks would answer the same photo.
@@ -174,31 +173,6 @@ def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.dev
     return from_photos(pd.concat(tables, ignore_index=True), views, members[first].card)
 
 
-def chosen(models: dict[str, Model]) -> dict[str, Model]:
-    """Of a `models.zip`, the members of the network that its notebook chose; all of them where nothing was chosen."""
-    return {name: model for name, model in models.items() if model.card.get("chosen")} or models
-
-
-def check_classes(card: dict, classes: Sequence[str]) -> None:
-    """Raise ValueError where data of these classes cannot be answered by the network of that card."""
-    if list(classes) != card["classes"]:
-        known, given = ", ".join(card["classes"]), ", ".join(classes)
-        raise ValueError(f"The network knows {known}; the data has {given}: take data or a network that fit each other")
-
-
-def leak(card: dict, dataset: Dataset, split: dict[str, object], *, came_divided: bool) -> str:
-    """Why the network of that card may have learned from test images of this data set; "" where it has not.
-
-    split: how this set was divided just now, to be compared with the card's own. came_divided: it has a test split of
-    its own, which no parameter changes.
-    """
-    if dataset.sha256 != card["data_sha256"]:
-        return "these images are not those of the card"
-    then = card.get("split") or {}
-    differ = [f"{name} {value} and not {then.get(name)}" for name, value in split.items() if value != then.get(name)]
-    return f"these images are divided with {', '.join(differ)}" if differ and not came_divided else ""
-
-
 def milliseconds_per_image(model: Model, images: Array, device: torch.device) -> float:
     """Time of one image in a batch of 32, normalization included; see `compute.milliseconds`."""
     network, card = model.network, model.card
@@ -226,8 +200,8 @@ def _answer_all(wanted: argparse.Namespace) -> None:
     compute.keep_memory()
     output = session.output(wanted.output.resolve(), wanted.models_archive, Path(wanted.photos))
     where = _from_here(wanted.photos)
-    models = load_models(wanted.models_archive, wanted.network)
-    members = models if wanted.network else chosen(models)
+    models = cards.load_models(wanted.models_archive, wanted.network)
+    members = models if wanted.network else cards.chosen(models)
     started = time.perf_counter()
     photos = (one for one in sources.photos(where) if Path(where, one[0]).resolve() != output)
     table = decide(members, photos, session.pick_device(wanted.device))

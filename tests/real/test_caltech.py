@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 import pandas as pd
 from sets import MOBILENET, SHARED, beside, run
 
-from helpers import cards, predict
+from helpers import cards
 from helpers.archives import Archive, write_zip
 
 pytestmark = beside
@@ -28,6 +28,6 @@ def test_on_caltech_the_knowledge_of_imagenet_is_worth_forty_points(tmp_path):
     run(tmp_path, "04-BaselineVsVGG16", raw_data=str(part_of_it(tmp_path / "part.zip")), **options)
     with Archive(archive) as opened:
         recall = pd.read_csv(io.BytesIO(opened.read("comparison.csv")), index_col=0)["recall"]
-    assert len(predict.chosen(cards.load_models(archive))) == 1
+    assert len(cards.chosen(cards.load_models(archive))) == 1
     assert recall["feature extraction"] > 0.8
     assert recall["feature extraction"] > recall["from scratch"] + 0.4

@@ -84,7 +84,7 @@ def test_test_packages_are_familiar_and_blurred_ones_are_inspected(folder):
     test = catalog.load(folder / "data.zip").catalog.query("split == 'test'")
     with Archive(folder / "data.zip") as archive:
         photos = [(f"{row.item}_{row.view}.jpg", archive.read(row.path)) for row in test.itertuples()]
-    line = predict.chosen(cards.load_models(folder / "models.zip"))
+    line = cards.chosen(cards.load_models(folder / "models.zip"))
     plain, blurred = (
         predict.decide(line, given, torch.device("cpu"))
         for given in (photos, [(name, blur(data)) for name, data in photos])

@@ -210,3 +210,24 @@ def test_a_network_that_cannot_be_written_leaves_the_archive_before(small, card,
         cards.save_models(path, {"one": cards.Model(small, card | {"odd": object()})}, comparison)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["models.zip"]
+
+
+@pytest.mark.parametrize(
+    ("digest", "seed", "came_divided", "expected"),
+    [
+        ("1", 0, False, ""),
+        ("1", 5, True, ""),
+        ("1", 5, False, "these images are divided with seed 5 and not 0"),
+        ("2", 0, False, "these images are not those of the card"),
+        ("2", 0, True, "these images are not those of the card"),
+    ],
+)
+def test_a_test_that_the_network_may_have_learned_from_is_told(dataset, digest, seed, came_divided, expected):
+    card = {"data_sha256": "1", "split": {"test_fraction": 0.2, "seed": 0}}
+    split = {"test_fraction": 0.2, "seed": seed}
+    assert cards.leak(card, dataset._replace(sha256=digest), split, came_divided=came_divided) == expected
+
+
+def test_a_card_that_does_not_say_how_its_data_was_divided_is_no_proof(dataset):
+    reason = cards.leak({"data_sha256": dataset.sha256}, dataset, {"seed": 0}, came_divided=False)
+    assert reason == "these images are divided with seed 0 and not None"

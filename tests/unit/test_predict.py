@@ -79,27 +79,6 @@ def test_it_pays_to_look_twice_where_the_mirror_image_is_called_better():
         np.testing.assert_array_equal(probabilities, expected)
 
 
-@pytest.mark.parametrize(
-    ("digest", "seed", "came_divided", "expected"),
-    [
-        ("1", 0, False, ""),
-        ("1", 5, True, ""),
-        ("1", 5, False, "these images are divided with seed 5 and not 0"),
-        ("2", 0, False, "these images are not those of the card"),
-        ("2", 0, True, "these images are not those of the card"),
-    ],
-)
-def test_a_test_that_the_network_may_have_learned_from_is_told(dataset, digest, seed, came_divided, expected):
-    card = {"data_sha256": "1", "split": {"test_fraction": 0.2, "seed": 0}}
-    split = {"test_fraction": 0.2, "seed": seed}
-    assert predict.leak(card, dataset._replace(sha256=digest), split, came_divided=came_divided) == expected
-
-
-def test_a_card_that_does_not_say_how_its_data_was_divided_is_no_proof(dataset):
-    reason = predict.leak({"data_sha256": dataset.sha256}, dataset, {"seed": 0}, came_divided=False)
-    assert reason == "these images are divided with seed 0 and not None"
-
-
 def test_the_time_of_an_image_is_its_part_of_that_of_all(network, halves, monkeypatch):
     monkeypatch.setattr(predict.compute, "milliseconds", lambda run: 400.0 * len(run()))
     assert predict.milliseconds_per_image(carded(network, halves), plain([BLUE, RED]), CPU) == 400.0
@@ -205,9 +184,9 @@ def test_what_is_unlike_all_that_was_learned_from_has_a_remark(knowing):
 
 
 def test_data_of_other_classes_are_refused(model):
-    predict.check_classes(model.card, ["blue", "red"])
+    cards.check_classes(model.card, ["blue", "red"])
     with pytest.raises(ValueError, match="The network knows blue, red; the data has cat, dog"):
-        predict.check_classes(model.card, ["cat", "dog"])
+        cards.check_classes(model.card, ["cat", "dog"])
 
 
 BLUE_PHOTO, RED_PHOTO = photo((0, 0, 255)), photo((255, 0, 0))
@@ -448,8 +427,8 @@ def test_without_views_each_photo_is_an_item_and_without_a_decision_there_is_no_
 
 def test_the_chosen_network_is_taken_and_else_all(line, model):
     other = cards.Model(model.network, model.card | {"chosen": False})
-    assert list(predict.chosen(line | {"other": other})) == ["both"]
-    assert list(predict.chosen({"other": other})) == ["other"]
+    assert list(cards.chosen(line | {"other": other})) == ["both"]
+    assert list(cards.chosen({"other": other})) == ["other"]
 
 
 def test_networks_that_are_named_are_all_taken_the_chosen_one_or_not(tmp_path, monkeypatch):
