@@ -6,8 +6,8 @@ from PIL import Image, ImageEnhance
 
 from helpers import checks
 from helpers.archives import Archive, write_zip
-from helpers.catalog import SplitError, assign_splits
 from helpers.layouts import read_layout
+from helpers.splits import SplitError, assign_splits
 
 
 def drawing(seed, size=(120, 80)):
