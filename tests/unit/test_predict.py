@@ -16,6 +16,14 @@ from helpers.photos import encode, shrink
 
 CPU = torch.device("cpu")
 BLUE, RED = 0, 1
+PLAIN = {  # what the card of a network says that needs nothing special
+    **{"views": [""], "temperature": 1.0, "threshold": 0.0, "stored": None, "backgrounds": {}, "fusing": {}},
+    **{"mirrored": False, "novelty_thresholds": {}},
+}
+SAVED = PLAIN | {  # and one that can be loaded
+    **{"format_version": cards.FORMAT_VERSION, "architecture": "small_cnn", "classes": ["blue", "red"]},
+    **{"input": {"height": 16, "width": 16}, "normalization": networks.IMAGENET_NORMALIZATION},
+}
 
 
 def small():
@@ -89,9 +97,7 @@ def model(network, halves):
     card = {"classes": ["blue", "red"], "input": {"height": 4, "width": 4}, "normalization": halves}
     return cards.Model(
         network,
-        card
-        | {"views": [""], "temperature": 1.0, "threshold": 0.0, "stored": None, "backgrounds": {}, "fusing": {}}
-        | {"mirrored": False, "novelty_thresholds": {}},
+        card | PLAIN,
     )
 
 
@@ -132,9 +138,8 @@ def test_below_the_threshold_the_answer_is_not_sure(model):
 
 
 def test_the_card_says_whether_a_photo_is_looked_at_twice():
-    card = {"classes": ["a", "b"], "input": {"height": 16, "width": 16}, "temperature": 1.0, "threshold": 0.0}
-    card |= {"normalization": networks.IMAGENET_NORMALIZATION, "views": [""], "stored": None, "backgrounds": {}}
-    card |= {"mirrored": True, "novelty_thresholds": {}}
+    card = PLAIN | {"classes": ["a", "b"], "input": {"height": 16, "width": 16}, "mirrored": True}
+    card |= {"normalization": networks.IMAGENET_NORMALIZATION}
     picture, network = noise(1), small()
     table = predict.answers(cards.Model(network, card), [("noise.png", png(picture[0].permute(1, 2, 0).numpy()))], CPU)
     expected = predict.probabilities(carded(network, mirrored=True), picture, np.arange(1), CPU)
@@ -432,17 +437,7 @@ def test_the_chosen_network_is_taken_and_else_all(line, model):
 
 
 def test_networks_that_are_named_are_all_taken_the_chosen_one_or_not(tmp_path, monkeypatch):
-    card = {"format_version": cards.FORMAT_VERSION, "architecture": "small_cnn", "classes": ["blue", "red"]}
-    card |= {
-        "input": {"height": 16, "width": 16},
-        "views": [""],
-        "stored": None,
-        "backgrounds": {},
-        "novelty_thresholds": {},
-    }
-    card |= {"normalization": networks.IMAGENET_NORMALIZATION, "temperature": 1.0, "threshold": 0.0}
-    card |= {"fusing": {}, "mirrored": False}
-    models = {name: cards.Model(small(), card | {"chosen": name == "first"}) for name in ("first", "second")}
+    models = {name: cards.Model(small(), SAVED | {"chosen": name == "first"}) for name in ("first", "second")}
     cards.save_models(tmp_path / "models.zip", models, pd.DataFrame())
     paths = [str(tmp_path / "models.zip"), str(tmp_path), "--output", str(tmp_path / "decisions.csv")]
     monkeypatch.setattr("sys.argv", ["helpers.predict", *paths, "--network", "first", "second", "--device", "cpu"])
@@ -456,19 +451,7 @@ def command(tmp_path, monkeypatch):
 
     def run(photos, output="decisions.csv", **facts):
         torch.manual_seed(0)
-        card = {"format_version": cards.FORMAT_VERSION, "architecture": "small_cnn", "classes": ["blue", "red"]}
-        card |= {"input": {"height": 16, "width": 16}, "normalization": networks.IMAGENET_NORMALIZATION, "views": [""]}
-        card |= {
-            "temperature": 1.0,
-            "threshold": 0.0,
-            "stored": None,
-            "backgrounds": {},
-            "fusing": {},
-            "mirrored": False,
-        }
-        card |= {"novelty_thresholds": {}}
-        card |= facts
-        cards.save_models(tmp_path / "models.zip", {"small": cards.Model(small(), card)}, pd.DataFrame())
+        cards.save_models(tmp_path / "models.zip", {"small": cards.Model(small(), SAVED | facts)}, pd.DataFrame())
         (tmp_path / "photos").mkdir(exist_ok=True)
         for name, data in photos.items():
             (tmp_path / "photos" / name).write_bytes(data)
