@@ -103,7 +103,7 @@ def test_it_ends_with_findings_from_variables_and_what_to_try_next(path):
 
 def test_one_figure_is_its_cover_in_the_report(path):
     (cover,) = [cell for cell in read(path).cells if "cover" in cell.metadata.get("tags", [])]
-    assert re.search(r"^(plots|curves)\.", cover.source, re.MULTILINE)
+    assert re.search(r"^(panels|plots|curves)\.", cover.source, re.MULTILINE)
 
 
 def test_the_readme_lists_it(path):
