@@ -14,6 +14,18 @@ from helpers import uncertainty
 from helpers.plots import PALETTE, grid
 
 
+def lines(functions: Sequence[pd.Series], title: str) -> Figure:
+    """A panel for each: its values over its index. Its name and that of its index stand at the axes."""
+    figure, axes = grid(1, len(functions), 2.4)
+    for axis, values in zip(axes[0], functions, strict=True):
+        axis.plot(values.index, values, color=PALETTE[1])
+        axis.set(xlabel=values.index.name, ylabel=values.name)
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.25)
+    figure.suptitle(title, fontweight="bold")
+    return figure
+
+
 def training(histories: dict[str, pd.DataFrame], figures: Sequence[str] = ("loss", "accuracy")) -> Figure:
     """Figures by epoch for each network: training dashed, validation solid, a dot at the epoch kept.
 

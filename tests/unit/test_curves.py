@@ -21,6 +21,18 @@ def history():
     return table.assign(train_accuracy=[0.4, 0.5, 0.7, 0.9], validation_accuracy=[0.5, 0.5, 0.75, 0.5])
 
 
+def test_lines_draw_each_function_over_its_index_with_the_names_of_both():
+    falling = pd.Series([3.0, 1.0, 0.5], pd.Index([0.1, 0.5, 1.0], name="probability"), name="loss")
+    rising = pd.Series([1.0, 2.0], pd.RangeIndex(1, 3, name="step"), name="rate")
+    figure = curves.lines([falling, rising], "Two")
+    first, second = figure.axes
+    assert first.lines[0].get_xydata().tolist() == [[0.1, 3], [0.5, 1], [1, 0.5]]
+    assert (first.get_xlabel(), first.get_ylabel(), first.get_ylim()[0]) == ("probability", "loss", 0)
+    assert second.lines[0].get_xydata().tolist() == [[1, 1], [2, 2]]
+    assert (second.get_xlabel(), second.get_ylabel(), figure.get_suptitle()) == ("step", "rate", "Two")
+    figure.draw_without_rendering()
+
+
 def test_training_marks_the_epoch_kept_and_where_a_phase_begins(history):
     figure = curves.training({"resnet18": history, "vgg16": history})
     assert [axis.get_title("left") for axis in figure.axes] == ["resnet18", "", "vgg16", ""]
