@@ -33,6 +33,12 @@ def declared(path):
     return [node.targets[0].id for node in ast.parse(parameters(path)[0].source).body]
 
 
+@functools.cache
+def glossary():
+    """(term, meaning, link) of each line of docs/glossary.md."""
+    return re.findall(r"^\| (.+?) \| (.+?) \| \[\d\d\]\((.+?)\) \|$", (ROOT / "docs/glossary.md").read_text(), re.M)
+
+
 def test_no_outputs_or_counts_are_kept(path):
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code_cells(path))
 
@@ -108,3 +114,10 @@ def test_one_figure_is_its_cover_in_the_report(path):
 
 def test_the_readme_lists_it(path):
     assert f"notebooks/{path.name}" in (ROOT / "README.md").read_text()
+
+
+def test_what_the_glossary_sends_a_reader_here_for_is_here(path):
+    prose = " ".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown").replace("*", "").lower()
+    terms = [term for term, _, link in glossary() if link.endswith(f"/{path.name}")]
+    assert terms
+    assert not [term for term in terms if term.lower() not in prose]

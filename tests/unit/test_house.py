@@ -132,3 +132,11 @@ def test_every_public_function_says_what_it_does_takes_and_gives(module):
         assert ast.get_docstring(function), f"{function.name} has no docstring"
         assert untyped == [], f"{function.name} does not say what these are"
         assert function.returns is not None, f"{function.name} does not say what it gives"
+
+
+def test_the_glossary_is_in_order_and_its_italics_have_a_line():
+    lines = re.findall(r"^\| (.+?) \| (.+?) \| \[", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE)
+    terms = [term.lower() for term, _ in lines]
+    assert terms == sorted(set(terms))
+    italics = {word.lower() for _, meaning in lines for word in re.findall(r"\*([^*]+)\*", meaning)}
+    assert not {word.removesuffix("s") for word in italics} - {term.removesuffix("s") for term in terms}
