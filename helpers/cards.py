@@ -156,6 +156,7 @@ def _check(card: dict, network: nn.Module) -> None:
         raise KeyError(f"its card lacks {', '.join(sorted(missing))}")
     classes, look, decision = card["classes"], card["normalization"], card.get("decision")
     decided = not decision or {"defect", "views", "pass_below", "reject_from"} <= set(decision)
+    tested = (decision or {}).get("test", {"known": 0, "missed": 0})
     right = {
         "classes": isinstance(classes, list) and len(set(classes)) == len(classes) and all(map(str.strip, classes)),
         "views": isinstance(card["views"], list),
@@ -168,6 +169,7 @@ def _check(card: dict, network: nn.Module) -> None:
         "backgrounds": isinstance(card["backgrounds"], dict),
         "fusing": isinstance(card["fusing"], dict),
         "decision": decided and (not decision or decision["defect"] in classes),
+        "test of the decision": 0 <= tested["missed"] <= tested["known"],
         "weights": all(torch.isfinite(tensor).all() for tensor in network.state_dict().values()),
     }
     if wrong := [name for name, holds in right.items() if not holds]:

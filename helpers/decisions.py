@@ -116,13 +116,15 @@ def mean_cost(items: Items, costs: Costs, decision: Decision) -> float:
 
 
 def account(items: Items, costs: Costs, decision: Decision) -> dict[str, float]:
-    """What the decision comes to: cost (of 1,000 items), found, alarms and inspected.
+    """What the decision comes to: cost (of 1,000 items), missed, found, alarms and inspected.
 
-    found: share of the damaged that are not passed. alarms: share of the intact that are rejected. inspected: of all.
+    missed: how many damaged items are passed. found: share of the damaged that are not. alarms: share of the intact
+    that are rejected. inspected: share of all.
     """
     what = actions(items.probabilities, decision)
     return {
         "cost": 1000 * mean_cost(items, costs, decision),
+        "missed": int((what[items.damaged] == PASS).sum()),
         "found": _mean(what[items.damaged] != PASS),
         "alarms": _mean(what[~items.damaged] == REJECT),
         "inspected": _mean_on_line(what == INSPECT, items),

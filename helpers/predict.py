@@ -239,6 +239,8 @@ def _tell(table: pd.DataFrame, seconds: float, members: dict[str, Model]) -> Non
     print(f"{used} photos of {len(table) - len(failed)} items in {seconds:.1f} s: {used / seconds:.1f} images a second")
     if tested := _tested(members):
         print(tested)
+    if decided and "test" in decided:
+        print(_missed(**decided["test"], defect=decided["defect"]))
     for row in failed.itertuples():
         print(f"{'Inspect' if decided else 'No answer for'} {_printable(row.item)}: {_printable(row.problem)}")
     for row in remarks.itertuples():
@@ -268,6 +270,13 @@ def _tested(members: dict[str, Model]) -> str:
     shown = recall_low > 1 / len(known[0]["classes"])  # the mean class recall of guesses
     doubt = "" if shown else ": it was not shown to be better than guessing"
     return f"In its test, {tested:.0f} answers: accuracy {accuracy:.2f} ({uncertainty.Interval(low, high)}){doubt}"
+
+
+def _missed(known: int, missed: int, defect: str) -> str:
+    """How many items with the defect the decision passed in its notebook's test, and what that says of others."""
+    if not known:
+        return f"In its test, no {defect} items: what share of them it passes is not known"
+    return f"In its test, {known} {defect} items: {missed} passed ({uncertainty.wilson(missed, known)} of such items)"
 
 
 def _printable(name: str) -> str:

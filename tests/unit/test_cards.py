@@ -155,6 +155,9 @@ def test_a_damaged_network_is_named(knowing, comparison, tmp_path, member, data,
         cards.load_models(path)
 
 
+DECISION = {"defect": "blue", "views": [], "pass_below": 0.1, "reject_from": 0.9}
+
+
 @pytest.mark.parametrize(
     ("facts", "wrong"),
     [
@@ -164,7 +167,8 @@ def test_a_damaged_network_is_named(knowing, comparison, tmp_path, member, data,
         ({"normalization": {"mean": [0.0] * 3, "deviation": [1.0, 1.0, 0.0]}}, "deviation"),
         ({"normalization": {"mean": [0.0, 0.0, float("nan")], "deviation": [1.0] * 3}}, "normalization"),
         ({"decision": {"defect": "blue"}}, "decision"),
-        ({"decision": {"defect": "torn", "views": [], "pass_below": 0.1, "reject_from": 0.9}}, "decision"),
+        ({"decision": DECISION | {"defect": "torn"}}, "decision"),
+        ({"decision": DECISION | {"test": {"known": 1, "missed": 2}}}, "test of the decision"),
         ({"input": {"height": 0, "width": 32}}, "input"),
         ({"input": {"height": 20.5, "width": 32}}, "input"),
         ({"threshold": -1.0}, "threshold"),

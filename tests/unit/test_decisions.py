@@ -31,7 +31,7 @@ def test_the_mean_cost_of_the_fixed_decisions(name, expected):
 
 def test_an_account_says_what_is_found_rejected_and_inspected():
     found = decisions.account(ITEMS, Costs(10, 4, 1), Decision(0.5, 0.7))
-    assert found == {"cost": 1000 * (10 + 1) / 4, "found": 0.5, "alarms": 0.0, "inspected": 0.25}
+    assert found == {"cost": 1000 * (10 + 1) / 4, "missed": 1, "found": 0.5, "alarms": 0.0, "inspected": 0.25}
 
 
 def test_what_is_not_known_is_inspected():

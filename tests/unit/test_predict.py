@@ -497,6 +497,23 @@ def test_the_command_counts_items_and_not_files(command, capsys):
     assert "Answers: 1 sure, 0 not sure, 1 without one" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("test", "told"),
+    [
+        ({"test": {"known": 12, "missed": 1}}, "In its test, 12 red items: 1 passed (0.01 to 0.35 of such items)\n"),
+        ({"test": {"known": 0, "missed": 0}}, "In its test, no red items: what share of them it passes is not known\n"),
+        ({}, ""),
+    ],
+    ids=["some", "none", "a network that was not chosen"],
+)
+def test_the_command_says_how_much_the_decision_missed_in_its_test(test, told, command, capsys):
+    decision = {"defect": "red", "views": [], "pass_below": 0.5, "reject_from": 0.5} | test
+    command({"1.png": BLUE_PHOTO}, decision=decision)
+    printed = capsys.readouterr().out
+    assert told in printed
+    assert ("In its test" in printed) == bool(told)
+
+
 TESTED = {"tested": 22, "accuracy": 0.55, "accuracy low": 0.35, "accuracy high": 0.73}
 
 
