@@ -116,6 +116,16 @@ def test_the_readme_lists_it(path):
     assert f"notebooks/{path.name}" in (ROOT / "README.md").read_text()
 
 
+def test_no_name_takes_the_place_of_a_module(path):
+    tree = ast.parse("\n".join(cell.source for cell in code_cells(path)))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "helpers"]
+    modules = {alias.name for node in imports for alias in node.names}
+    assert modules
+    given = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    given |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    assert not modules & given
+
+
 def test_what_the_glossary_sends_a_reader_here_for_is_here(path):
     prose = " ".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown").replace("*", "").lower()
     terms = [term for term, _, link in glossary() if link.endswith(f"/{path.name}")]
