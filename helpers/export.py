@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from helpers import archives, compute
+from helpers import archives, compute, novelty, stages
 from helpers.arrays import Array
 from helpers.cards import Model
 from helpers.images import batches
@@ -22,32 +23,46 @@ _BATCH_SIZE = 32
 
 
 class Checked(NamedTuple):
-    """difference: the largest of any probability. The medians of one image at a time, in milliseconds."""
+    """The largest difference of any probability, and of any similarity (NaN where the file gives none).
 
-    difference: float
+    The medians of one image at a time, in milliseconds.
+    """
+
+    probabilities: float
+    similarity: float
     onnx_ms: float
     torch_ms: float
 
 
 class _Whole(nn.Module):
-    """From pixels (N, 3, H, W) in 0..255 to calibrated probabilities (N, C): nothing is left to be done outside.
+    """From pixels (N, 3, H, W) in 0..255 to what `to_onnx` promises: nothing is left to be done outside.
 
     A copy on the CPU; the network stays where it is.
     """
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        self.network = compute.fold_norms(without_inplace(model.network).cpu().eval())
+        parts = stages.split(without_inplace(model.network).cpu().eval(), stages.HEAD)
+        self.body, self.head = (compute.fold_norms(part) for part in parts)
         self.temperature, self.mirrored = model.card["temperature"], model.card["mirrored"]
         for name, value in model.card["normalization"].items():
             self.register_buffer(f"pixel_{name}", torch.tensor(value).view(1, 3, 1, 1) * 255)
+        for number, known in enumerate((model.features or {}).values()):
+            self.register_buffer(f"known_{number}", known.float())
+        self.view_count = len(model.features or {})
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
         images = (pixels - self.pixel_mean) / self.pixel_deviation
-        logits = self.network(images)
+        features = self.body(images)
+        logits = self.head(features)
         if self.mirrored:
-            logits = (logits + self.network(images.flip(3))) / 2
-        return (logits / self.temperature).softmax(1)
+            logits = (logits + self.head(self.body(images.flip(3)))) / 2
+        probabilities = (logits / self.temperature).softmax(1)
+        if not self.view_count:
+            return (probabilities,)
+        directions = novelty.direction(features)
+        known = (self.get_buffer(f"known_{number}") for number in range(self.view_count))
+        return probabilities, torch.stack([novelty.similarity(directions, own) for own in known], 1)
 
 
 def available() -> bool:
@@ -59,7 +74,9 @@ def to_onnx(model: Model, path: str | Path) -> Path:
     """Write the network with normalization, looks, temperature and softmax, opset OPSET; whole or not at all.
 
     Input pixels: (N, 3, H, W) float32 in 0..255, N free, H and W as in the card, already cut out. Output
-    probabilities: (N, C).
+    probabilities: (N, C), calibrated. Where the network knows what it learned from, output similarity: (N, V), to that
+    of each view, in the order of the card's novelty_thresholds; below the threshold of its view, an image is unfamiliar
+    (`novelty.fit`).
     Raises RuntimeError where the extra is missing or the network cannot be exported.
     """
     if not available():
@@ -75,7 +92,7 @@ def to_onnx(model: Model, path: str | Path) -> Path:
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=["pixels"],
-                output_names=["probabilities"],
+                output_names=["probabilities", "similarity"][: 1 + bool(model.features)],
                 dynamic_shapes=({0: torch.export.Dim("images")},),
                 verbose=False,
             )
@@ -100,14 +117,17 @@ def check(path: str | Path, model: Model, images: Array, rows: np.ndarray) -> Ch
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     whole = _Whole(model).eval().to(memory_format=torch.channels_last)
 
-    def by_onnx(pixels: torch.Tensor) -> np.ndarray:
-        return session.run(None, {"pixels": pixels.numpy()})[0]
+    def by_onnx(pixels: torch.Tensor) -> list[np.ndarray]:
+        return session.run(None, {"pixels": pixels.numpy()})
 
-    def by_torch(pixels: torch.Tensor) -> np.ndarray:
+    def by_torch(pixels: torch.Tensor) -> list[np.ndarray]:
         with torch.inference_mode():
-            return whole(pixels.contiguous(memory_format=torch.channels_last)).numpy()
+            return [given.numpy() for given in whole(pixels.contiguous(memory_format=torch.channels_last))]
 
     parts = (images[batch].float() for batch in batches(rows, _BATCH_SIZE))
-    difference = max(float(np.abs(by_onnx(part) - by_torch(part)).max()) for part in parts)
+    apart = np.max(
+        [[np.abs(a - b).max() for a, b in zip(by_onnx(part), by_torch(part), strict=True)] for part in parts], 0
+    )
     one = images[rows[:1]].float()
-    return Checked(difference, *(compute.milliseconds(lambda run=run: run(one)) for run in (by_onnx, by_torch)))
+    times = (compute.milliseconds(lambda run=run: run(one)) for run in (by_onnx, by_torch))
+    return Checked(float(apart[0]), float(apart[1]) if len(apart) > 1 else math.nan, *times)

@@ -41,7 +41,7 @@ def fit(
             continue
         known = torch.cat(list(_directions(model, images, learned, device))).half()
         asked = torch.cat(list(_directions(model, images, unseen, device)))
-        similar = _similarity(asked, known.float()).cpu().numpy()
+        similar = similarity(asked, known.float()).cpu().numpy()
         if not np.isfinite(similar).all():
             raise FloatingPointError("Some features of the network are not finite: it cannot be used")
         features[view] = known.cpu()
@@ -85,9 +85,19 @@ def inference(model: Model, device: torch.device) -> Run:
         logits = head(features)
         if model.card["mirrored"]:
             logits = (logits + head(body(images.flip(3)))) / 2
-        return logits, judge(_direction(features), views)
+        return logits, judge(direction(features), views)
 
     return run
+
+
+def direction(features: torch.Tensor) -> torch.Tensor:
+    """(N, D) of length 1, of features (N, D) or (N, D, 1, 1)."""
+    return F.normalize(features.flatten(1))
+
+
+def similarity(directions: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """(N,): of directions (N, D) the cosine to the nearest known one (M, D)."""
+    return (directions @ known.T).amax(1)
 
 
 def _threshold(similar: np.ndarray) -> float:
@@ -115,7 +125,7 @@ def _judge(model: Model, device: torch.device) -> Callable[[torch.Tensor, Sequen
             return np.zeros(len(directions), bool)
         strange = {}
         for view, features in known.items():
-            similar = _similarity(directions, features).cpu().numpy()
+            similar = similarity(directions, features).cpu().numpy()
             strange[view] = ~(similar >= model.card["novelty_thresholds"][view])
         everywhere = np.all(list(strange.values()), axis=0)
         return np.array([strange.get(view, everywhere)[row] for row, view in enumerate(views)], bool)
@@ -127,17 +137,7 @@ def _directions(model: Model, images: Array, rows: np.ndarray, device: torch.dev
     """The features of the images in these rows, of length 1, (M, D) a batch after the other."""
     body = compute.inference(stages.split(model.network, stages.HEAD)[0], device)
     for batch in normalized_batches(images, rows, model.card["normalization"], device):
-        yield _direction(body(batch))
-
-
-def _direction(features: torch.Tensor) -> torch.Tensor:
-    """(N, D) of length 1, of features (N, D) or (N, D, 1, 1)."""
-    return F.normalize(features.flatten(1))
-
-
-def _similarity(directions: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-    """(N,): of directions (N, D) the cosine to the nearest known one (M, D)."""
-    return (directions @ known.T).amax(1)
+        yield direction(body(batch))
 
 
 def _some(rows: np.ndarray) -> np.ndarray:

@@ -129,7 +129,8 @@ class _Tokens(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         patches = self.conv_proj(images).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.class_token.expand(len(images), -1, -1), patches], 1)
+        first = self.class_token.expand(images.shape[0], -1, -1)  # not len: exporters would take it for a constant
+        tokens = torch.cat([first, patches], 1)
         return self.dropout(tokens + self.pos_embedding)
 
 

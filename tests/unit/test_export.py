@@ -4,8 +4,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from torchvision.models import VisionTransformer
 
-from helpers import cards, export, networks
+from helpers import cards, export, networks, novelty
 
 OLD = pytest.mark.skipif(torch.__version__.startswith("2.6."), reason="its exporter needs a scale in every norm")
 FAST_RESNET = pytest.param("fast_resnet", marks=OLD)
@@ -32,7 +33,8 @@ def noise(count):
 def test_the_file_gives_the_probabilities_of_pytorch_for_any_number_of_images(model, exported):
     for count in (1, 35):
         checked = export.check(exported, model, noise(count), np.arange(count))
-        assert checked.difference < 1e-5
+        assert checked.probabilities < 1e-5
+        assert np.isnan(checked.similarity)  # it does not know what it learned from
 
 
 def test_normalization_and_temperature_are_inside(model, exported):
@@ -55,7 +57,41 @@ def test_both_looks_are_inside_where_the_card_says_so(tmp_path):
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     found, of_mirrored = (session.run(None, {"pixels": one.float().numpy()})[0] for one in (pixels, pixels.flip(3)))
     np.testing.assert_allclose(found, of_mirrored, atol=1e-5)
-    assert export.check(path, twice, pixels, np.arange(2)).difference < 1e-5
+    assert export.check(path, twice, pixels, np.arange(2)).probabilities < 1e-5
+
+
+def test_what_it_learned_from_is_inside_view_by_view(model, tmp_path):
+    import onnxruntime
+
+    images, views = noise(12), np.array(["side"] * 8 + ["top"] * 4)
+    images[8:] //= 4  # the top view is darker
+    model = cards.Model(model.network, CARD | {"views": ["side", "top"], "mirrored": True})
+    knowing = novelty.fit(model, images, views, np.array([0, 1, 2, 8, 9]), np.array([3, 4, 10]), torch.device("cpu"))
+    path = export.to_onnx(knowing, tmp_path / "knowing.onnx")
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert [output.name for output in session.get_outputs()] == ["probabilities", "similarity"]
+    _, similarity = session.run(None, {"pixels": images.float().numpy()})
+    learned = similarity[[0, 1, 2, 8, 9], [0, 0, 0, 1, 1]]
+    np.testing.assert_allclose(learned, 1, atol=2e-3)  # each is the nearest to itself; they are kept in half precision
+    assert (similarity[:8, 1] < 1 - 1e-4).all()
+    checked = export.check(path, knowing, images, np.arange(12))
+    assert max(checked.probabilities, checked.similarity) < 1e-5
+    thresholds = np.array([knowing.card["novelty_thresholds"][view] for view in views])
+    own = similarity[np.arange(12), (views == "top").astype(int)]
+    _, unfamiliar = novelty.answers(knowing, images, views, np.arange(12), torch.device("cpu"))
+    sure = np.abs(own - thresholds) > 1e-5
+    assert sure.sum() >= 9
+    assert ((own < thresholds) == unfamiliar)[sure].all()
+
+
+@OLD
+def test_a_transformer_takes_any_number_of_images_as_well(tmp_path):
+    torch.manual_seed(0)
+    shape = {"image_size": 32, "patch_size": 16, "num_layers": 4, "num_heads": 2, "hidden_dim": 16, "mlp_dim": 32}
+    network = VisionTransformer(**shape, num_classes=3).eval()
+    model = cards.Model(network, CARD | {"input": {"height": 32, "width": 32}})
+    path = export.to_onnx(model, tmp_path / "model.onnx")
+    assert export.check(path, model, noise(5)[..., :32], np.arange(5)).probabilities < 1e-5
 
 
 def test_its_opset_is_the_stated_one_and_all_is_in_one_file(exported):
@@ -76,6 +112,7 @@ def test_a_network_that_cannot_be_exported_leaves_nothing_behind(tmp_path):
         def forward(self, images):
             return json.loads("[")
 
+    network = torch.nn.Sequential(Odd(), torch.nn.Linear(1, 2))
     with pytest.raises(RuntimeError, match=r"cannot be written as ONNX: Expecting value.*\. Newer torch"):
-        export.to_onnx(cards.Model(Odd(), CARD), tmp_path / "model.onnx")
+        export.to_onnx(cards.Model(network, CARD), tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
