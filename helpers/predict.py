@@ -240,7 +240,7 @@ def _tell(table: pd.DataFrame, seconds: float, members: dict[str, Model]) -> Non
     if tested := _tested(members):
         print(tested)
     if decided and "test" in decided:
-        print(_missed(**decided["test"], defect=decided["defect"]))
+        print(_missed(decided))
     for row in failed.itertuples():
         print(f"{'Inspect' if decided else 'No answer for'} {_printable(row.item)}: {_printable(row.problem)}")
     for row in remarks.itertuples():
@@ -272,8 +272,9 @@ def _tested(members: dict[str, Model]) -> str:
     return f"In its test, {tested:.0f} answers: accuracy {accuracy:.2f} ({uncertainty.Interval(low, high)}){doubt}"
 
 
-def _missed(known: int, missed: int, defect: str) -> str:
+def _missed(decided: dict) -> str:
     """How many items with the defect the decision passed in its notebook's test, and what that says of others."""
+    defect, known, missed = decided["defect"], decided["test"]["known"], decided["test"]["missed"]
     if not known:
         return f"In its test, no {defect} items: what share of them it passes is not known"
     return f"In its test, {known} {defect} items: {missed} passed ({uncertainty.wilson(missed, known)} of such items)"
