@@ -30,6 +30,14 @@ def one_thread():
         torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def no_figure_is_left_open():
+    """One that is would be shown a second time at the end of its cell."""
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        assert pyplot.get_fignums() == []
+
+
 @pytest.fixture(scope="module", autouse=True)
 def full_precision():
     """Answers worked out by hand are those of float32; by module, so that other tests meet what the hardware has."""

@@ -1,15 +1,8 @@
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
 from helpers import curves
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left_open():
-    yield
-    assert plt.get_fignums() == []
 
 
 @pytest.fixture

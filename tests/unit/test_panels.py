@@ -2,6 +2,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from figures import texts, titles
 from matplotlib.colors import same_color, to_rgba
 from matplotlib.patches import Rectangle
 
@@ -9,20 +10,6 @@ from helpers import panels
 from helpers.calibration import NEVER
 
 CLASSES = ["damaged", "intact"]
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left_open():
-    yield
-    assert plt.get_fignums() == []
-
-
-def titles(figure):
-    return [axis.get_title() for axis in figure.axes]
-
-
-def texts(axis):
-    return [text.get_text() for text in axis.texts]
 
 
 def boxes(axis):

@@ -2,24 +2,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from figures import texts, titles
 
 from helpers import evaluation, fusing, plots
 
 CLASSES = ["damaged", "intact"]
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left_open():
-    yield
-    assert plt.get_fignums() == []
-
-
-def titles(figure):
-    return [axis.get_title() for axis in figure.axes]
-
-
-def texts(axis):
-    return [text.get_text() for text in axis.texts]
 
 
 def heights(axis):
