@@ -20,7 +20,7 @@ from helpers.archives import Archive, ArchiveError, write_zip
 from helpers.catalog import Dataset
 from helpers.stages import head_name
 
-FORMAT_VERSION = 9
+FORMAT_VERSION = 10
 _FEATURES = "features.safetensors"  # a network's member of `models.zip`, where it knows what it learned from
 
 
@@ -46,8 +46,9 @@ def new_card(
     size: (height, width) in px of the input. weights: as given to `networks.build`. Logits are to be divided by the
     temperature, 1 until it is fitted; below the threshold of the highest probability the answer is "not sure". stored:
     height and width in px that photos are shrunk to fit into first, if at all. backgrounds: by view, what photos are
-    cut out against (`crops.find_backgrounds`). fusing: the weight of each view (`fusing.fuse_views`). mirrored: whether
-    each photo is looked at twice (`compute.inference`). novelty_thresholds: by view, see `novelty.fit`.
+    cut out against (`crops.find_backgrounds`). unrolled: by view, how it is made of another (`unrolling.unroll`).
+    fusing: the weight of each view (`fusing.fuse_views`). mirrored: whether each photo is looked at twice
+    (`compute.inference`). novelty_thresholds: by view, see `novelty.fit`.
     """
     return {
         "format_version": FORMAT_VERSION,
@@ -58,6 +59,7 @@ def new_card(
         "normalization": normalization,
         "stored": dataset.stored,
         "backgrounds": dataset.backgrounds or {},
+        "unrolled": dataset.unrolled or {},
         "origin": networks.origin(weights),
         "temperature": 1.0,
         "threshold": 0.0,
@@ -152,7 +154,7 @@ def _load_model(archive: Archive, name: str) -> Model:
 
 def _check(card: dict, network: nn.Module) -> None:
     """Raise ValueError or KeyError for a card or weights that would answer wrongly, or fail in the middle of work."""
-    if missing := {"stored", "backgrounds", "threshold", "fusing", "mirrored"} - set(card):
+    if missing := {"stored", "backgrounds", "unrolled", "threshold", "fusing", "mirrored"} - set(card):
         raise KeyError(f"its card lacks {', '.join(sorted(missing))}")
     classes, look, decision = card["classes"], card["normalization"], card.get("decision")
     decided = not decision or {"defect", "views", "pass_below", "reject_from"} <= set(decision)
@@ -167,6 +169,7 @@ def _check(card: dict, network: nn.Module) -> None:
         "threshold": card["threshold"] >= 0,
         "stored": card["stored"] is None or isinstance(card["stored"], dict),
         "backgrounds": isinstance(card["backgrounds"], dict),
+        "unrolled": isinstance(card["unrolled"], dict),
         "fusing": isinstance(card["fusing"], dict),
         "decision": decided and (not decision or decision["defect"] in classes),
         "test of the decision": 0 <= tested["missed"] <= tested["known"],

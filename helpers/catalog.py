@@ -29,6 +29,7 @@ class Dataset(NamedTuple):
 
     In the catalog, group is shared by all images that must stand in one split; see `checks.check_photos`.
     stored: height and width in px that photos were shrunk to fit into; None where they are as they came.
+    unrolled: by the view that came of it, how photos of another view were unrolled; see `unrolling.add`.
     backgrounds: by view, where the catalog says what to cut out of each photo; see `crops.with_crops`.
     sha256: digest of the archive or folder, which the models trained on it carry.
     """
@@ -41,6 +42,7 @@ class Dataset(NamedTuple):
     seed: int
     sha256: str
     stored: dict[str, int] | None = None
+    unrolled: dict[str, dict] | None = None
     backgrounds: dict[str, dict] | None = None
 
     def labels(self) -> np.ndarray:
@@ -96,7 +98,6 @@ def save(
             yield member, data
         table = photos.assign(path=paths)
         table[["width", "height", "sha256", "boxes"]] = facts
-        yield "catalog.csv", table[COLUMNS].to_csv(index=False, lineterminator="\n").encode()
         description = {
             "format_version": FORMAT_VERSION,
             "name": name,
@@ -106,9 +107,36 @@ def save(
             "raw_sha256": archive.digest(),
             "stored": {"height": height, "width": width},
         }
-        yield "dataset.json", (json.dumps(description, indent=2) + "\n").encode()
+        yield from _described(table, description)
 
     return load(write_zip(path, members()))
+
+
+def extend(dataset: Dataset, pictures: Iterable[tuple[dict, bytes]], **facts: object) -> Dataset:
+    """Write a `data.zip` anew with further pictures and facts, and load it again.
+
+    pictures: JPEG bytes, each with its row of the catalog but for the digest. facts: fields of Dataset.
+    """
+    rows = []
+
+    def members(archive: Archive) -> Iterator[tuple[str, bytes]]:
+        for path in dataset.catalog["path"]:
+            yield path, archive.read(path)
+        for row, data in pictures:
+            rows.append(row | {"sha256": hashlib.sha256(data).hexdigest(), "boxes": json.dumps(row["boxes"])})
+            yield row["path"], data
+        known = dataset.catalog.assign(boxes=dataset.catalog["boxes"].map(json.dumps))
+        description = json.loads(archive.read("dataset.json")) | facts
+        yield from _described(pd.concat([known, pd.DataFrame(rows, columns=COLUMNS)]), description)
+
+    with Archive(dataset.path) as archive:
+        return load(write_zip(dataset.path, members(archive)))
+
+
+def _described(table: pd.DataFrame, facts: dict) -> Iterator[tuple[str, bytes]]:
+    """The members of a `data.zip` that say what the others are."""
+    yield "catalog.csv", table[COLUMNS].to_csv(index=False, lineterminator="\n").encode()
+    yield "dataset.json", (json.dumps(facts, indent=2) + "\n").encode()
 
 
 def load(path: str | Path) -> Dataset:

@@ -7,8 +7,6 @@ is then seen of an intact one is nearly always the same.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import TypedDict
@@ -22,9 +20,9 @@ from helpers.backgrounds import by_position, median
 from helpers.cartons import Crop, carton_masks, crop_around, inside, look_like_one_thing, look_like_rectangles
 from helpers.catalog import Dataset, rows_where
 from helpers.images import crop_to_photo, load_images
-from helpers.photos import encode
+from helpers.photos import as_text, from_text
 
-_LOOK_PX = (180, 320)  # height and width at which things are looked for
+LOOK_PX = (180, 320)  # height and width at which things are looked for
 _FOR_BACKGROUND = 128  # photos of a view that its background is made of
 _ROUNDS = 2  # of finding things and the background behind them, each by the other
 _CHUNK = 64
@@ -42,17 +40,17 @@ def find_backgrounds(dataset: Dataset, *, forced: bool = False) -> dict[str, Bac
     """The background of each view, from its training photos.
 
     A view without training photos has none, nor one where what differs between the photos does not look like one thing
-    that moves (`cartons.look_like_one_thing`), unless forced.
+    that moves (`cartons.look_like_one_thing`), unless forced; and what was unrolled has none to be cut out of.
     Photos without views are of one camera only where that is forced.
     """
     found = {}
     for view in dataset.views or [""] * forced:
         rows = rows_where(dataset.catalog, split="train", view=view)
-        if not len(rows):
+        if not len(rows) or view in (dataset.unrolled or {}):
             continue
         spread = np.linspace(0, len(rows) - 1, min(_FOR_BACKGROUND, len(rows))).round().astype(int)  # over all labels
         some = dataset._replace(catalog=dataset.catalog.iloc[rows[spread]])
-        pixels = load_images(without_crops(some), *_LOOK_PX)[:]
+        pixels = load_images(without_crops(some), *LOOK_PX)[:]
         usual = median(pixels)
         things = carton_masks(pixels, usual, roughly=True)
         if not (forced or look_like_one_thing(things)):
@@ -98,10 +96,15 @@ def masks(dataset: Dataset, backgrounds: dict[str, Background], height: int, wid
 
 def crop_of(photo: Image.Image, background: Background, aspect: float) -> Crop:
     """What to cut out of one photo, as `with_crops` says it for those of a data set."""
-    small = photo.resize(_LOOK_PX[::-1], Image.Resampling.BILINEAR, reducing_gap=3)
-    pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None]
-    (mask,) = carton_masks(pixels, _pixels(background), roughly=background["roughly"])
+    _, (mask,) = look(photo, background)
     return crop_around(mask, *photo.size, aspect, straighten=background["straighten"])
+
+
+def look(photo: Image.Image, background: Background) -> tuple[torch.Tensor, np.ndarray]:
+    """One photo as things are looked for in it, (1, 3, 180, 320) uint8, and (1, 180, 320) bool, where one is found."""
+    small = photo.resize(LOOK_PX[::-1], Image.Resampling.BILINEAR, reducing_gap=3)
+    pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None]
+    return pixels, carton_masks(pixels, _pixels(background), roughly=background["roughly"])
 
 
 def visible(catalog: pd.DataFrame, height: int, width: int) -> np.ndarray:
@@ -159,8 +162,8 @@ def _crop(row: tuple) -> Crop:
 
 
 def _masks(dataset: Dataset, backgrounds: dict[str, Background]) -> Iterator[tuple[int, np.ndarray]]:
-    """Row number and mask of _LOOK_PX, for the photos of all views with a background."""
-    pixels = load_images(without_crops(dataset), *_LOOK_PX)
+    """Row number and mask of LOOK_PX, for the photos of all views with a background."""
+    pixels = load_images(without_crops(dataset), *LOOK_PX)
     for view, background in backgrounds.items():
         rows, positions = rows_where(dataset.catalog, view=view), _pixels(background)
         for start in range(0, len(rows), _CHUNK):
@@ -171,7 +174,7 @@ def _masks(dataset: Dataset, backgrounds: dict[str, Background]) -> Iterator[tup
 
 def _as_text(picture: torch.Tensor) -> str:
     pixels = picture.clamp(0, 255).byte().permute(1, 2, 0).numpy()
-    return base64.b64encode(encode(Image.fromarray(pixels))).decode()
+    return as_text(Image.fromarray(pixels))
 
 
 def _pixels(background: Background) -> torch.Tensor:
@@ -181,5 +184,5 @@ def _pixels(background: Background) -> torch.Tensor:
 
 @lru_cache(maxsize=16)  # views: on the line, decoding takes longer than finding the thing
 def _decoded(pictures: tuple[str, ...]) -> torch.Tensor:
-    opened = [Image.open(io.BytesIO(base64.b64decode(picture))) for picture in pictures]
-    return torch.from_numpy(np.stack([np.array(one.convert("RGB")) for one in opened])).permute(0, 3, 1, 2).float()
+    opened = np.stack([np.array(from_text(picture)) for picture in pictures])
+    return torch.from_numpy(opened).permute(0, 3, 1, 2).float()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 from pathlib import PurePosixPath
@@ -91,6 +92,16 @@ def encode(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return buffer.getvalue()
+
+
+def as_text(image: Image.Image) -> str:
+    """`encode` in base64, for JSON."""
+    return base64.b64encode(encode(image)).decode()
+
+
+def from_text(text: str) -> Image.Image:
+    """The RGB picture of `as_text`."""
+    return Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB")
 
 
 def _notes(image: Image.Image, name: str) -> list[str]:

@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -18,9 +18,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from sklearn.metrics import log_loss
 
-from helpers import cards, compute, crops, novelty, session, sources, uncertainty
+from helpers import cards, compute, crops, novelty, session, sources, uncertainty, unrolling
 from helpers.archives import ArchiveError, threaded
 from helpers.arrays import Array
 from helpers.cards import Model
@@ -28,10 +29,11 @@ from helpers.decisions import INSPECT, PASS, REJECT
 from helpers.images import normalize, normalized_batches, resize
 from helpers.items import NOT_SURE, from_photos, item_and_view
 from helpers.layouts import FUSED
-from helpers.photos import PhotoError, decode, shrink
+from helpers.photos import PhotoError, decode, encode, shrink
 from helpers.sources import Photo
 
 NOT_FOUND = "no item is found (is the belt empty, the camera dark or moved?)"
+NO_BOX = "no box like those that the network learned from is found"
 UNFAMILIAR = "unlike all that the network learned from (another product, another light, or the camera moved?)"
 _BATCH_SIZE = 32
 
@@ -123,16 +125,42 @@ def _seen(name: str, data: bytes | ArchiveError, card: dict) -> Seen:
     if isinstance(data, ArchiveError):
         return Seen(name, None, str(data))
     try:
-        photo, _ = decode(data, name)
+        photo = _stored(name, data, card)
     except PhotoError as error:
         return Seen(name, None, str(error))
-    if card["stored"]:  # what the network learned from was shrunk so
-        photo = shrink(photo, **card["stored"])
     view = item_and_view(name, set(card["views"]) - {""})[1]
     background = card["backgrounds"].get(view)
     crop = crops.crop_of(photo, background, width / height) if background else None
     remark = NOT_FOUND if crop and not crop.outline else ""
     return Seen(name, resize(photo, height, width, crop), "", remark, view)
+
+
+def _stored(name: str, data: bytes, card: dict) -> Image.Image:
+    """The photo as those that the network learned from were stored. Raises PhotoError where it cannot be used."""
+    photo, _ = decode(data, name)
+    return shrink(photo, **card["stored"]) if card["stored"] else photo
+
+
+def _with_unrolled(photos: Iterable[Photo], card: dict) -> Iterator[Photo]:
+    """The photos, and after each one of a view that the card unrolls what comes of it, if the photo can be used."""
+    by_view = {one["view"]: (new, one) for new, one in card["unrolled"].items()}
+    views = set(card["unrolled"]) | set(by_view)
+
+    def both(photo: Photo) -> list[Photo]:
+        name, data = photo
+        view = item_and_view(name, views)[1]
+        if view in card["unrolled"]:
+            return []  # of a data set: it is made anew
+        if view not in by_view or isinstance(data, ArchiveError):
+            return [photo]
+        try:
+            picture = unrolling.unroll(_stored(name, data, card), by_view[view][1])
+        except PhotoError:
+            return [photo]
+        return [photo, (unrolling.renamed(name, view), encode(picture) if picture else ArchiveError(NO_BOX))]
+
+    for some in threaded(both, photos) if by_view else map(both, photos):
+        yield from some
 
 
 def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.device) -> pd.DataFrame:
@@ -144,6 +172,7 @@ def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.dev
     decision, "" without one. To be inspected, with a remark that says why, is an item of which a view is missing,
     cannot be read, is there twice, shows no item, or is unlike all that the network learned from; and one whose photos
     lie in several folders, those named after their views aside: a counter that starts anew gives one serial to two.
+    What the card unrolls is a view as any other, made from the photo (`unrolling.unroll`).
     An item without a usable photo has a row with the problem, to be inspected, and so has a file that is no photo or
     whose view nobody knows, under its own name.
     Raises ValueError where two of the networks would answer the same photo.
@@ -152,7 +181,8 @@ def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.dev
     if len(by_view) < sum(len(model.card["views"]) for model in members.values()):
         raise ValueError(f"{', '.join(members)} answer the same photos: choose one of them (--network)")
     views, first = set(by_view) - {""}, next(iter(members))
-    known = " or ".join(f"serial_{view}" for view in sorted(views))
+    card = members[first].card
+    known = " or ".join(f"serial_{view}" for view in sorted(views - set(card["unrolled"])))
     unknown = f"its view is not known: name it {known}, or put it into a folder named after the view"
     runs = {key: novelty.inference(model, device) for key, model in members.items()}
 
@@ -164,13 +194,13 @@ def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.dev
 
     waiting: dict[str, list[Seen]] = {key: [] for key in members}
     tables = []
-    for key, seen in threaded(see, photos):
+    for key, seen in threaded(see, _with_unrolled(photos, card)):
         waiting[key].append(seen)
         if len(waiting[key]) == _BATCH_SIZE:
             tables.append(_answered(waiting[key], runs[key], members[key].card, device))
             waiting[key] = []
     tables += [_answered(rest, runs[key], members[key].card, device) for key, rest in waiting.items()]
-    return from_photos(pd.concat(tables, ignore_index=True), views, members[first].card)
+    return from_photos(pd.concat(tables, ignore_index=True), views, card)
 
 
 def milliseconds_per_image(model: Model, images: Array, device: torch.device) -> float:
