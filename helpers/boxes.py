@@ -39,6 +39,7 @@ _PRINT_SCALE = 0.5  # standard deviations of a print: larger differences count l
 _AS_IT_IS = torch.zeros(1, 3)
 _AROUND = torch.tensor([(0.0, along, turn) for along in (-0.8, -0.4, 0.0, 0.4) for turn in (-0.12, 0.0, 0.12)])
 _STEPS, _STEP = 12, 1e-3  # of the descent, and the small step that tells a slope
+_SETTLED = 2e-4  # a step so small ends it: a fiftieth of a pixel
 _TYPICAL = 0.6  # of the photos, those that fit best, tell what all should show
 _MOST_OFF = 4.0  # cost of the outline of half of the boxes
 _MOST_UNLIKE = 0.2  # cost of the print of half of the boxes; of boxes that are not of one kind about 0.6
@@ -62,9 +63,8 @@ class Found(NamedTuple):
     costs: np.ndarray
 
 
-def fit(photos: torch.Tensor, masks: np.ndarray) -> tuple[Box, Found] | None:
-    """The kind of boxes, and how they lie in these photos; None where they are not boxes of one kind, of
-    which the camera sees two faces or more.
+def fit(photos: torch.Tensor, masks: np.ndarray) -> Box | None:
+    """The kind of boxes; None where they are not of one kind, or the camera sees a single face of them.
 
     photos: (N, 3, h, w) uint8 of one view. masks: (N, h, w) bool, where the boxes are, each with some pixels.
     """
@@ -85,8 +85,7 @@ def fit(photos: torch.Tensor, masks: np.ndarray) -> tuple[Box, Found] | None:
     if costs.median() > _MOST_UNLIKE:
         return None
     text = base64.b64encode(torch.stack(prints).half().numpy().tobytes()).decode()
-    box = Box(camera=camera.tolist(), faces=faces, prints=text)
-    return box, Found(_homographies(camera, poses, faces, masks.shape[1:]), costs.numpy())
+    return Box(camera=camera.tolist(), faces=faces, prints=text)
 
 
 def find(photos: torch.Tensor, masks: np.ndarray, box: Box) -> Found:
@@ -254,6 +253,8 @@ def _descend(errors: Callable[[torch.Tensor], torch.Tensor], poses: torch.Tensor
         bend = weighted.mT @ slopes
         bend = bend + damping * torch.diag_embed(bend.diagonal(dim1=2, dim2=3) + 1e-6)
         tried = poses - torch.linalg.solve(bend, (weighted * error[..., None]).sum(2))
+        if (tried - poses).abs().max() < _SETTLED:
+            break
         new = errors(tried)
         better = (_cost(new) < _cost(error))[..., None]
         poses, error = torch.where(better, tried, poses), torch.where(better, new, error)

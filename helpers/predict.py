@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from sklearn.metrics import log_loss
 
-from helpers import cards, compute, crops, novelty, session, sources, uncertainty, unrolling
+from helpers import cards, compute, crops, novelty, session, sources, uncertainty
 from helpers.archives import ArchiveError, threaded
 from helpers.arrays import Array
 from helpers.cards import Model
@@ -31,6 +31,7 @@ from helpers.items import NOT_SURE, from_photos, item_and_view
 from helpers.layouts import FUSED
 from helpers.photos import PhotoError, decode, encode, shrink
 from helpers.sources import Photo
+from helpers.unrolling import Unrolling, renamed, unroll
 
 NOT_FOUND = "no item is found (is the belt empty, the camera dark or moved?)"
 NO_BOX = "no box like those that the network learned from is found"
@@ -142,25 +143,31 @@ def _stored(name: str, data: bytes, card: dict) -> Image.Image:
 
 
 def _with_unrolled(photos: Iterable[Photo], card: dict) -> Iterator[Photo]:
-    """The photos, and after each one of a view that the card unrolls what comes of it, if the photo can be used."""
-    by_view = {one["view"]: (new, one) for new, one in card["unrolled"].items()}
-    views = set(card["unrolled"]) | set(by_view)
+    """The photos, and now and then what was unrolled of some of them, as the card says it.
 
-    def both(photo: Photo) -> list[Photo]:
-        name, data = photo
-        view = item_and_view(name, views)[1]
-        if view in card["unrolled"]:
-            return []  # of a data set: it is made anew
-        if view not in by_view or isinstance(data, ArchiveError):
-            return [photo]
+    What is named like an unrolled view, in a data set, is passed over: it is made anew.
+    """
+    views = set(card["unrolled"]).union(one["view"] for one in card["unrolled"].values())
+    told = ((photo, item_and_view(photo[0], views)[1]) for photo in photos)
+    while batch := list(islice(told, _BATCH_SIZE)):
+        yield from (photo for photo, view in batch if view not in card["unrolled"])
+        for one in card["unrolled"].values():
+            yield from _unrolled([photo for photo, view in batch if view == one["view"]], one, card)
+
+
+def _unrolled(photos: list[Photo], unrolling: Unrolling, card: dict) -> Iterator[Photo]:
+    """What becomes of the photos of a view. One that cannot be used is left out, for it says so itself."""
+
+    def stored(photo: Photo) -> Image.Image | None:
         try:
-            picture = unrolling.unroll(_stored(name, data, card), by_view[view][1])
+            return None if isinstance(photo[1], ArchiveError) else _stored(*photo, card)
         except PhotoError:
-            return [photo]
-        return [photo, (unrolling.renamed(name, view), encode(picture) if picture else ArchiveError(NO_BOX))]
+            return None
 
-    for some in threaded(both, photos) if by_view else map(both, photos):
-        yield from some
+    usable = [(name, photo) for (name, _), photo in zip(photos, threaded(stored, photos), strict=True) if photo]
+    pictures = unroll([photo for _, photo in usable], unrolling)
+    for (name, _), picture in zip(usable, pictures, strict=True):
+        yield renamed(name, unrolling["view"]), encode(picture) if picture else ArchiveError(NO_BOX)
 
 
 def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.device) -> pd.DataFrame:
