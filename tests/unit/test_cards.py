@@ -38,7 +38,7 @@ def replace_member(path, name, data):
 
 def test_a_card_says_what_the_network_is_and_on_what_data(card, dataset):
     assert card == {
-        "format_version": 9,
+        "format_version": 10,
         "architecture": "small_cnn",
         "classes": ["blue", "red"],
         "views": ["side", "top"],
@@ -49,6 +49,7 @@ def test_a_card_says_what_the_network_is_and_on_what_data(card, dataset):
         "threshold": 0.0,
         "stored": None,
         "backgrounds": {},
+        "unrolled": {},
         "fusing": {},
         "mirrored": False,
         "novelty_thresholds": {},
@@ -140,9 +141,9 @@ def test_the_same_networks_give_the_same_bytes(small, card, comparison, tmp_path
 @pytest.mark.parametrize(
     ("member", "data", "message"),
     [
-        ("card.json", b'{"format_version": 5}', r"^[^:]+: one has format 5, not 9: make it again, with the notebook"),
+        ("card.json", b'{"format_version": 5}', r"^[^:]+: one has format 5, not 10: make it again, with the notebook"),
         ("card.json", b"{", r"one cannot be read .*make it again, with the notebook that wrote it"),
-        ("card.json", b'{"format_version": 9}', r"one cannot be read \('architecture'\)"),
+        ("card.json", b'{"format_version": 10}', r"one cannot be read \('architecture'\)"),
         ("model.safetensors", b"no tensors", r"one cannot be read .*make it again, with the notebook that wrote it"),
         ("features.safetensors", b"no tensors", r"one cannot be read .*make it again, with the notebook that wrote it"),
         ("model.safetensors", safetensors.torch.save({"0.weight": torch.zeros(1)}), r"one cannot be read"),
@@ -173,6 +174,7 @@ DECISION = {"defect": "blue", "views": [], "pass_below": 0.1, "reject_from": 0.9
         ({"input": {"height": 20.5, "width": 32}}, "input"),
         ({"threshold": -1.0}, "threshold"),
         ({"backgrounds": []}, "backgrounds"),
+        ({"unrolled": []}, "unrolled"),
         ({"stored": 3}, "stored"),
         ({"fusing": []}, "fusing"),
     ],

@@ -5,7 +5,7 @@ import pytest
 
 from helpers import items
 
-CARD = {"classes": ["bad", "good"], "fusing": {}, "threshold": 0.0}
+CARD = {"classes": ["bad", "good"], "fusing": {}, "threshold": 0.0, "unrolled": {}}
 DECISION = {"defect": "bad", "views": ["side", "top"], "pass_below": 0.2, "reject_from": 0.9}
 
 

@@ -17,7 +17,15 @@ from helpers.photos import encode, shrink
 CPU = torch.device("cpu")
 BLUE, RED = 0, 1
 PLAIN = {  # what the card of a network says that needs nothing special
-    **{"views": [""], "temperature": 1.0, "threshold": 0.0, "stored": None, "backgrounds": {}, "fusing": {}},
+    **{
+        "views": [""],
+        "temperature": 1.0,
+        "threshold": 0.0,
+        "stored": None,
+        "backgrounds": {},
+        "fusing": {},
+        "unrolled": {},
+    },
     **{"mirrored": False, "novelty_thresholds": {}},
 }
 SAVED = PLAIN | {  # and one that can be loaded
@@ -258,6 +266,52 @@ def test_where_no_item_is_found_a_hand_looks(dark, line):
     assert table["action"].tolist() == ["pass", "inspect"]
     assert table["remark"].tolist() == ["", "side: no item is found (is the belt empty, the camera dark or moved?)"]
     assert table["answer"].tolist() == ["blue", predict.NOT_SURE]
+
+
+@pytest.fixture
+def unrolling_line(line, monkeypatch):
+    """The same, which unrolls side views: red photos to red pictures, and there is no box in others."""
+    card, views = line["both"].card, ["side", "side unrolled", "top"]
+    card.update(views=views, unrolled={"side unrolled": {"view": "side"}})
+    card["decision"]["views"] = views
+
+    def unroll(photos, how):
+        assert how == {"view": "side"}
+        return [Image.new("RGB", (8, 4), "red") if one.getpixel((0, 0))[0] > 200 else None for one in photos]
+
+    monkeypatch.setattr(predict, "unroll", unroll)
+    return line
+
+
+def test_what_is_unrolled_is_a_witness_more_and_no_photo_more(unrolling_line):
+    photos = [("1_side.png", RED_PHOTO), ("1_top.png", BLUE_PHOTO)]
+    table = predict.decide(unrolling_line, photos, CPU)
+    assert table[["item", "photos", "remark"]].to_numpy().tolist() == [["1", 2, ""]]
+    assert table["red"].tolist() == pytest.approx([1 / (1 + math.exp(-2 / 3))], abs=0.01)  # two of three say red
+
+
+def test_an_item_with_no_box_of_the_kind_is_looked_at(unrolling_line):
+    photos = [("1_side.png", BLUE_PHOTO), ("1_top.png", BLUE_PHOTO)]
+    photos += [("side/2.png", RED_PHOTO), ("top/2.png", RED_PHOTO)]
+    table = predict.decide(unrolling_line, photos, CPU)
+    assert table["action"].tolist() == ["inspect", "reject"]
+    assert table["remark"].tolist() == [f"side unrolled cannot be read: {predict.NO_BOX}", ""]
+
+
+def test_what_a_data_set_holds_unrolled_is_made_anew(unrolling_line):
+    photos = [("1_side.png", RED_PHOTO), ("1_side unrolled.png", BLUE_PHOTO), ("1_top.png", RED_PHOTO)]
+    table = predict.decide(unrolling_line, photos, CPU)
+    assert table[["photos", "action", "remark"]].to_numpy().tolist() == [[2, "reject", ""]]
+
+
+def test_of_what_cannot_be_read_nothing_is_unrolled(unrolling_line):
+    photos = [("1_side.png", b"text"), ("1_top.png", BLUE_PHOTO), ("2.png", BLUE_PHOTO)]
+    photos += [("3_side.png", ArchiveError("it is damaged")), ("3_top.png", BLUE_PHOTO)]
+    table = predict.decide(unrolling_line, photos, CPU).set_index("item")
+    assert table["action"].tolist() == ["inspect"] * 3
+    assert table.loc["1", "remark"].startswith("side unrolled is missing, side cannot be read: not an image")
+    assert table.loc["3", "remark"] == "side unrolled is missing, side cannot be read: it is damaged"
+    assert "name it serial_side or serial_top, or" in table.loc["2.png", "problem"]
 
 
 def test_a_photo_is_shrunk_first_as_those_were_that_were_learned_from(line):

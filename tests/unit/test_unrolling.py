@@ -1,0 +1,158 @@
+import boxes_drawn as drawn
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers import boxes, catalog, crops, unrolling
+from helpers.images import HIDDEN, load_images, read_image
+
+SPLITS = ["train"] * 24 + ["validation", "test"] * 2
+LYING = drawn.lying(len(SPLITS), seed=1)
+PRINT = drawn.print_of(0)
+BLOT = {**PRINT, "front": PRINT["front"].copy()}
+BLOT["front"][16:48, 32:64] = 0  # its middle in height, the right half
+FACE, MARGIN = 320, 0.08 * 320 / 1.16  # px, as `unrolling` draws them
+
+
+def bad(number):
+    return number % 5 == 4
+
+
+@pytest.fixture(scope="module")
+def line(make_dataset, tmp_path_factory):
+    """A side view of boxes of one kind, one in five with a black blot on its front."""
+    pictures = [
+        (("good", "bad")[bad(number)], "side", f"item{number}", split, photo_of(number))
+        for number, split in enumerate(SPLITS)
+    ]
+    return make_dataset(tmp_path_factory.mktemp("boxes") / "data.zip", pictures)
+
+
+def photo_of(number, faces=None):
+    return drawn.photograph(LYING[number], faces or (BLOT if bad(number) else PRINT), number)[0]
+
+
+@pytest.fixture(scope="module")
+def learned(line):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(boxes, "_CAMERAS", boxes._CAMERAS[:3])  # the others take time
+        patch.setattr(unrolling, "_FEWEST", 20)
+        return unrolling.learn(line)
+
+
+def unroll(pixels, learned):
+    (picture,) = unrolling.unroll([Image.fromarray(pixels)], learned["side unrolled"])
+    return picture and np.asarray(picture).astype(int) - HIDDEN
+
+
+def within(picture, face):
+    """A face of the picture, a little within its rim."""
+    low, high = round(MARGIN) + 12, FACE - round(MARGIN) - 12
+    return picture[low:high, face * FACE + low : face * FACE + high]
+
+
+def test_one_view_is_unrolled_to_the_faces_that_the_camera_sees(learned):
+    assert list(learned) == ["side unrolled"]
+    assert learned["side unrolled"]["view"] == "side"
+    assert learned["side unrolled"]["box"]["faces"] == ["top", "front"]
+
+
+def test_an_intact_box_is_gray_but_for_its_rims(learned):
+    picture = unroll(photo_of(25), learned)
+    assert picture.shape == (FACE, 2 * FACE, 3)
+    for face in (0, 1):
+        assert np.median(np.abs(within(picture, face))) < 6
+        assert np.abs(within(picture, face)).mean() < 12
+
+
+def test_damage_stands_out_where_it_is(learned):
+    picture = unroll(photo_of(24), learned)
+    size = FACE - 2 * MARGIN
+    top, left = MARGIN + size / 4, FACE + MARGIN + size / 2  # of the blot
+    blot = picture[round(top) + 12 : round(top + size / 2) - 12, round(left) + 12 : round(left + size / 2) - 12]
+    assert blot.mean() < -60
+    assert np.abs(within(picture, 0)).mean() < 12
+
+
+def test_light_has_no_part_in_it(learned):
+    plain, darker = unroll(photo_of(25), learned), unroll((photo_of(25) * 0.8).round().astype(np.uint8), learned)
+    assert np.abs(plain - darker).mean() < 5  # a fifth of the light would be 30
+
+
+def test_what_lies_beyond_the_photo_is_as_usual(learned):
+    cut = drawn.Lying(-2.2, -0.5, 0.0)
+    assert drawn.corners(cut, "front")[:, 0].min() < 0
+    pixels, _ = drawn.photograph(cut, PRINT)
+    picture = unroll(pixels, learned)
+    assert (picture[60:260, FACE + 30 : FACE + 40] == 0).all()
+    assert np.abs(within(picture, 1)).mean() < 15
+
+
+def test_no_box_of_the_kind_no_picture(learned):
+    assert unroll(drawn.belt(), learned) is None
+    assert unroll(photo_of(3, drawn.print_of(7)), learned) is None
+
+
+def test_photos_are_unrolled_in_their_order(learned):
+    photos = [Image.fromarray(pixels) for pixels in (drawn.belt(), photo_of(24), photo_of(25))]
+    nothing, first, second = unrolling.unroll(photos, learned["side unrolled"])
+    assert nothing is None
+    for picture, number in ((first, 24), (second, 25)):
+        alone = unroll(photo_of(number), learned)
+        assert np.abs(np.asarray(picture).astype(int) - HIDDEN - alone).mean() < 1
+
+
+def test_a_larger_photo_gives_the_same_picture(learned):
+    large = np.asarray(Image.fromarray(photo_of(24)).resize((960, 540), Image.Resampling.BICUBIC))
+    assert np.abs(unroll(large, learned) - unroll(photo_of(24), learned)).mean() < 3
+
+
+def test_the_new_view_stands_in_the_data_set(line, learned, make_dataset, tmp_path):
+    copy = make_dataset(tmp_path / "data.zip", [("good", "side", "only", "train", drawn.belt())])
+    copy.path.write_bytes(line.path.read_bytes())
+    found = unrolling.add(catalog.load(copy.path), learned)
+    assert found.views == ["side", "side unrolled"]
+    assert found.unrolled == learned
+    made = found.catalog[found.catalog["view"] == "side unrolled"]
+    taken = found.catalog[found.catalog["view"] == "side"]
+    facts = ["label", "item", "split", "group"]
+    assert made[facts].to_numpy().tolist() == taken[facts].to_numpy().tolist()
+    assert made["path"].iloc[0] == "images/good/side unrolled/item0_side unrolled.png"
+    assert made[["width", "height"]].to_numpy().tolist() == [[2 * FACE, FACE]] * len(taken)
+    stored = read_image(found, made["path"].iloc[0]).astype(int) - HIDDEN
+    assert np.abs(stored - unroll(photo_of(0), learned)).mean() < 3  # stored as JPEG
+    assert np.array_equal(read_image(found, taken["path"].iloc[0]), photo_of(0))
+    assert list(crops.find_backgrounds(found)) == ["side"]  # what was unrolled is not cut out
+    assert len(load_images(found, 8, 16)) == 2 * len(SPLITS)
+
+
+def test_damage_boxes_are_unrolled_with_their_faces(line, learned, tmp_path):
+    corners = drawn.corners(LYING[24], "front")
+    box = ["dent", *corners.min(0).round().astype(int).tolist(), *corners.max(0).round().astype(int).tolist()]
+    table = line.catalog.iloc[[24]].assign(boxes=[[box]])
+    (tmp_path / "data.zip").write_bytes(line.path.read_bytes())
+    boxed = line._replace(path=tmp_path / "data.zip", catalog=table)
+    made = unrolling.add(boxed, learned).catalog.iloc[-1]
+    fronts = [one for one in made["boxes"] if one[1] >= FACE]
+    assert [one[0] for one in fronts] == ["dent"]
+    assert fronts[0][1:] == pytest.approx([FACE + MARGIN, MARGIN, 2 * FACE - MARGIN, FACE - MARGIN], abs=35)
+
+
+def test_few_photos_or_no_view_are_left_as_they_are(line, make_dataset, tmp_path):
+    assert unrolling.learn(line) == {}  # 24 photos to learn from
+    assert unrolling.add(line, {}) is line
+    plain = make_dataset(tmp_path / "plain.zip", [(label, "", label, "train", drawn.belt()) for label in ("a", "b")])
+    assert unrolling.learn(plain) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("4006_side.jpg", "4006_side unrolled.jpg"),
+        ("line/4006_SIDE.JPG", "line/4006_SIDE unrolled.JPG"),
+        ("line/side/4006.jpg", "line/side unrolled/4006.jpg"),
+        ("images/bad/side/4006_side.jpg", "images/bad/side unrolled/4006_side unrolled.jpg"),
+    ],
+)
+def test_the_name_says_that_it_was_unrolled(name, expected):
+    assert unrolling.renamed(name, "side") == expected
