@@ -150,14 +150,14 @@ def _to_photo(photo: Image.Image) -> np.ndarray:
 
 
 def _drawn(photo: Image.Image, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(320, 320 * F, 3) uint8, the faces side by side, and (320, 320 * F) bool, what of them lies in the photo."""
+    """The faces side by side, (320, 320 * F, 3) float in 0..255, and what of them lies in the photo, (320, 320 * F)."""
     size, known = (_FACE_PX, _FACE_PX), Image.new("L", photo.size, 255)
     pictures, inside = [], []
     for face in faces:
         how = (size, Image.Transform.PERSPECTIVE, (face / face[2, 2]).ravel()[:8].tolist())
         pictures.append(np.asarray(photo.transform(*how, Image.Resampling.BICUBIC)))
         inside.append(np.asarray(known.transform(*how)) > 0)
-    return np.concatenate(pictures, 1), np.concatenate(inside, 1)
+    return np.concatenate(pictures, 1).astype(np.float32), np.concatenate(inside, 1)
 
 
 def _difference(photo: Image.Image, faces: np.ndarray, unrolling: Unrolling) -> Image.Image:
@@ -165,7 +165,7 @@ def _difference(photo: Image.Image, faces: np.ndarray, unrolling: Unrolling) -> 
     picture, known = _drawn(photo, faces)
     usual = _usual(unrolling["usual"])
     some = known[::4, ::4]
-    light = np.median((usual[::4, ::4][some] + 1) / (picture[::4, ::4][some] + 1.0), 0)
+    light = np.median((usual[::4, ::4][some] + 1) / (picture[::4, ::4][some] + 1), 0)
     apart = np.where(known[..., None], (picture + 1) * light - 1 - usual, 0)
     return Image.fromarray((apart + HIDDEN).clip(0, 255).round().astype(np.uint8))
 
@@ -187,4 +187,4 @@ def _unrolled_boxes(damage: list[list], faces: np.ndarray) -> list[list]:
 
 @lru_cache(maxsize=16)  # views
 def _usual(picture: str) -> np.ndarray:
-    return np.asarray(from_text(picture), float)
+    return np.asarray(from_text(picture), np.float32)

@@ -74,6 +74,14 @@ def test_damage_stands_out_where_it_is(learned):
     assert np.abs(within(picture, 0)).mean() < 12
 
 
+def test_a_white_spot_is_not_dark(learned):
+    spot = photo_of(25).copy()
+    x, y = drawn.corners(LYING[25], "front").mean(0).round().astype(int)
+    spot[y - 4 : y + 5, x - 4 : x + 5] = 255
+    middle = unroll(spot, learned)[FACE // 2 - 5 : FACE // 2 + 5, FACE + FACE // 2 - 5 : FACE + FACE // 2 + 5]
+    assert middle.min() > -20  # as bright as can be, where bytes that overflow would be black
+
+
 def test_light_has_no_part_in_it(learned):
     plain, darker = unroll(photo_of(25), learned), unroll((photo_of(25) * 0.8).round().astype(np.uint8), learned)
     assert np.abs(plain - darker).mean() < 5  # a fifth of the light would be 30
