@@ -142,17 +142,19 @@ def _stored(name: str, data: bytes, card: dict) -> Image.Image:
     return shrink(photo, **card["stored"]) if card["stored"] else photo
 
 
-def _with_unrolled(photos: Iterable[Photo], card: dict) -> Iterator[Photo]:
-    """The photos, and now and then what was unrolled of some of them, as the card says it.
+def _with_unrolled(photos: Iterable[Photo], card: dict, views: set[str]) -> Iterator[Photo]:
+    """The photos, and now and then what was unrolled of some of them, where these views are answered.
 
-    What is named like an unrolled view, in a data set, is passed over: it is made anew.
+    Passed over is what only serves to be unrolled, and what is named like an unrolled view, in a data set: it is made
+    anew.
     """
-    views = set(card["unrolled"]).union(one["view"] for one in card["unrolled"].values())
-    told = ((photo, item_and_view(photo[0], views)[1]) for photo in photos)
+    unrollings = {one["view"]: one for view, one in card["unrolled"].items() if view in views}
+    left_out = set(card["unrolled"]) | (set(unrollings) - views)
+    told = ((photo, item_and_view(photo[0], views | left_out)[1]) for photo in photos)
     while batch := list(islice(told, _BATCH_SIZE)):
-        yield from (photo for photo, view in batch if view not in card["unrolled"])
-        for one in card["unrolled"].values():
-            yield from _unrolled([photo for photo, view in batch if view == one["view"]], one, card)
+        yield from (photo for photo, view in batch if view not in left_out)
+        for view, unrolling in unrollings.items():
+            yield from _unrolled([photo for photo, seen in batch if seen == view], unrolling, card)
 
 
 def _unrolled(photos: list[Photo], unrolling: Unrolling, card: dict) -> Iterator[Photo]:
@@ -189,7 +191,8 @@ def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.dev
         raise ValueError(f"{', '.join(members)} answer the same photos: choose one of them (--network)")
     views, first = set(by_view) - {""}, next(iter(members))
     card = members[first].card
-    known = " or ".join(f"serial_{view}" for view in sorted(views - set(card["unrolled"])))
+    taken = {card["unrolled"][view]["view"] if view in card["unrolled"] else view for view in views}
+    known = " or ".join(f"serial_{view}" for view in sorted(taken))
     unknown = f"its view is not known: name it {known}, or put it into a folder named after the view"
     runs = {key: novelty.inference(model, device) for key, model in members.items()}
 
@@ -201,7 +204,7 @@ def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.dev
 
     waiting: dict[str, list[Seen]] = {key: [] for key in members}
     tables = []
-    for key, seen in threaded(see, _with_unrolled(photos, card)):
+    for key, seen in threaded(see, _with_unrolled(photos, card, views)):
         waiting[key].append(seen)
         if len(waiting[key]) == _BATCH_SIZE:
             tables.append(_answered(waiting[key], runs[key], members[key].card, device))

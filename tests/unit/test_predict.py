@@ -304,6 +304,14 @@ def test_what_a_data_set_holds_unrolled_is_made_anew(unrolling_line):
     assert table[["photos", "action", "remark"]].to_numpy().tolist() == [[2, "reject", ""]]
 
 
+@pytest.mark.parametrize("known", ["side", "side unrolled"])
+def test_a_specialist_alone_answers_its_own_view(known, unrolling_line):
+    unrolling_line["both"].card.update(views=[known], decision=None)
+    photos = [("1_side.png", RED_PHOTO), ("1_side unrolled.png", BLUE_PHOTO)]
+    table = predict.decide(unrolling_line, photos, CPU)
+    assert table[["item", "answer", "remark", "problem"]].to_numpy().tolist() == [["1", "red", "", ""]]
+
+
 def test_of_what_cannot_be_read_nothing_is_unrolled(unrolling_line):
     photos = [("1_side.png", b"text"), ("1_top.png", BLUE_PHOTO), ("2.png", BLUE_PHOTO)]
     photos += [("3_side.png", ArchiveError("it is damaged")), ("3_top.png", BLUE_PHOTO)]
