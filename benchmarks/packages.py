@@ -12,14 +12,17 @@ import pandas as pd
 import yaml
 from pages import machine, markdown, put_section, run
 
-from helpers import crossvalidation, evaluation, regions, session
+from helpers import crossvalidation, evaluation, fusing, regions, session
+from helpers.unrolling import SUFFIX
 
 PAGE = """The set of "Industrial Quality Control of Packages": {items} packages, each seen by two cameras; {annotated}
 of them have damage boxes. {networks} from ImageNet; parameters of notebook 02: {recipe}.
 
 ### Every package tested, by networks that have not seen it
 
-Accuracy in grouped stratified cross-validation; fused: one answer for a package from both views. The spread is the
+Accuracy in grouped stratified cross-validation; fused: one answer for a package from all views. A view that notebook
+01 unrolled counts as a view; "side, both ways" is what the side camera tells by itself, its photo and what was unrolled
+of it fused with equal weights. The spread is the
 standard deviation over whole repeats, or over folds where there is one repeat. The interval is Wilson's, for the
 first repeat: it says what other packages may bring; the spread says what another division of these may bring. The
 number of epochs, the epoch that is kept, the aspect ratio of the input and how packages are cut out were chosen after
@@ -68,6 +71,7 @@ def main() -> None:
 
 def write(answers: pd.DataFrame, attribution: pd.DataFrame, wanted: argparse.Namespace) -> None:
     """The section of docs/results.md."""
+    answers = with_both_ways(answers)
     tables = {name: crossvalidation.figures(part) for name, part in answers.groupby("network", sort=False)}
     rows = []
     for name, part in answers[answers["repeat"] == 0].groupby("network", sort=False):
@@ -93,6 +97,18 @@ def write(answers: pd.DataFrame, attribution: pd.DataFrame, wanted: argparse.Nam
         machine=machine("torch", "torchvision", "captum", "scikit-learn"),
     )
     put_section(session.root() / "docs" / "results.md", "Real packages, seen from the side and from the top", page)
+
+
+def with_both_ways(answers: pd.DataFrame) -> pd.DataFrame:
+    """The answers, and below them, for photos that were also unrolled, one answer from both pictures."""
+    views, how = set(answers["view"]), ["network", "repeat", "fold"]
+    tables = [answers]
+    for view in sorted(view for view in views if view + SUFFIX in views):
+        pairs = answers[answers["view"].isin([view, view + SUFFIX])]
+        for key, part in pairs.groupby(how):
+            fused = fusing.fuse_views(part, sorted(part["label"].unique()))
+            tables.append(fused.assign(view=f"{view}, both ways", **dict(zip(how, key, strict=True))))
+    return pd.concat(tables, ignore_index=True)
 
 
 def _named(tables: dict[str, pd.DataFrame]) -> list[str]:

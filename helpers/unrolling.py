@@ -26,6 +26,7 @@ from helpers.photos import as_text, decode, encode, from_text
 SUFFIX = " unrolled"  # of the new view's name
 _FOR_FIT, _FEWEST = 64, 40  # training photos that a kind of boxes is learned from
 _FOR_MEDIAN = 128  # of the unrolled: with 32 photos, four in a hundred answers more were wrong (docs/log.md)
+_LEAST_FOUND = 0.9  # of these photos, in which a box of that kind is found
 _FACE_PX = 320  # height and width of each face in the picture, margins included
 _MARGIN = 0.08  # of a face's height and width, seen around it
 _SHARE = (1 + 2 * _MARGIN) / _FACE_PX  # of the face, in a pixel
@@ -47,19 +48,27 @@ class Unrolling(TypedDict):
 def learn(dataset: Dataset) -> dict[str, Unrolling]:
     """By the name of the new view, for each view whose training photos show boxes of one kind, and two faces or more.
 
-    Labels have no part in it. Views of fewer than 40 training photos with a box are left as they are.
+    Labels have no part in it. A view is left as it is where fewer than 40 training photos show a thing, or the box is
+    not found in nine of ten.
     """
     found = {}
     for view, background in crops.find_backgrounds(dataset).items():
+        if view + SUFFIX in dataset.views:
+            continue
         some = _some(dataset, view, _FOR_FIT)
         masks = crops.masks(some, {view: background}, *crops.LOOK_PX)
         seen = np.flatnonzero(masks.any((1, 2)))
         if len(seen) < _FEWEST:
             continue
         box = boxes.fit(load_images(some, *crops.LOOK_PX)[torch.as_tensor(seen)], masks[seen])
-        if box:
-            unrolling = Unrolling(view=view, background=background, box=box, usual="")
-            usual = _median(_some(dataset, view, _FOR_MEDIAN), unrolling)
+        if not box:
+            continue
+        unrolling = Unrolling(view=view, background=background, box=box, usual="")
+        some = _some(dataset, view, _FOR_MEDIAN)
+        with Archive(dataset.path) as archive:
+            pictures = [_drawn(photo, faces)[0] for _, photo, faces in _unrollable(archive, some.catalog, unrolling)]
+        if len(pictures) >= _LEAST_FOUND * len(some.catalog):
+            usual = Image.fromarray(np.median(pictures, 0).round().astype(np.uint8))
             found[view + SUFFIX] = unrolling | {"usual": as_text(usual)}
     return found
 
@@ -121,14 +130,6 @@ def _entry(row: dict, photo: Image.Image, faces: np.ndarray, view: str, unrollin
     return row | facts | {"width": picture.width, "height": picture.height}, encode(picture)
 
 
-def _median(dataset: Dataset, unrolling: Unrolling) -> Image.Image:
-    """The median of the data set's photos, unrolled."""
-    with Archive(dataset.path) as archive:
-        found = _unrollable(archive, dataset.catalog, unrolling)
-        pictures = [_drawn(photo, faces)[0] for _, photo, faces in found]
-    return Image.fromarray(np.median(pictures, 0).round().astype(np.uint8))
-
-
 def _faces(photos: Sequence[Image.Image], unrolling: Unrolling) -> list[np.ndarray | None]:
     """(F, 3, 3) for each: what takes (x, y, 1) of each face's square, in px of the picture, to px of the photo."""
     looked = [crops.look(photo, unrolling["background"]) for photo in photos]
@@ -150,21 +151,20 @@ def _to_photo(photo: Image.Image) -> np.ndarray:
 
 
 def _drawn(photo: Image.Image, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The faces side by side, (320, 320 * F, 3) float in 0..255, and what of them lies in the photo, (320, 320 * F)."""
+    """The faces side by side, (320, 320 * F, 3) uint8, and what of them lies in the photo, (320, 320 * F)."""
     size, known = (_FACE_PX, _FACE_PX), Image.new("L", photo.size, 255)
     pictures, inside = [], []
     for face in faces:
         how = (size, Image.Transform.PERSPECTIVE, (face / face[2, 2]).ravel()[:8].tolist())
         pictures.append(np.asarray(photo.transform(*how, Image.Resampling.BICUBIC)))
         inside.append(np.asarray(known.transform(*how)) > 0)
-    return np.concatenate(pictures, 1).astype(np.float32), np.concatenate(inside, 1)
+    return np.concatenate(pictures, 1), np.concatenate(inside, 1)
 
 
 def _difference(photo: Image.Image, faces: np.ndarray, unrolling: Unrolling) -> Image.Image:
     """The unrolled photo without what all show: what is as usual, or lies beyond the photo, has the color HIDDEN."""
     picture, known = _drawn(photo, faces)
-    usual = _usual(unrolling["usual"])
-    some = known[::4, ::4]
+    picture, usual, some = picture.astype(np.float32), _usual(unrolling["usual"]), known[::4, ::4]
     light = np.median((usual[::4, ::4][some] + 1) / (picture[::4, ::4][some] + 1), 0)
     apart = np.where(known[..., None], (picture + 1) * light - 1 - usual, 0)
     return Image.fromarray((apart + HIDDEN).clip(0, 255).round().astype(np.uint8))

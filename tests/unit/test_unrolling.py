@@ -149,8 +149,21 @@ def test_damage_boxes_are_unrolled_with_their_faces(line, learned, tmp_path):
 def test_few_photos_or_no_view_are_left_as_they_are(line, make_dataset, tmp_path):
     assert unrolling.learn(line) == {}  # 24 photos to learn from
     assert unrolling.add(line, {}) is line
+    known = line._replace(views=["side", "side unrolled"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unrolling, "_FEWEST", 20)
+        assert unrolling.learn(known) == {}  # there is such a view already
     plain = make_dataset(tmp_path / "plain.zip", [(label, "", label, "train", drawn.belt()) for label in ("a", "b")])
     assert unrolling.learn(plain) == {}
+
+
+@pytest.mark.parametrize("strangers", [0, 6])
+def test_two_kinds_of_boxes_in_a_view_leave_it_as_it_is(strangers, learned, make_dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(unrolling, "_FEWEST", 20)
+    monkeypatch.setattr(boxes, "fit", lambda *_: learned["side unrolled"]["box"])
+    prints = [drawn.print_of(7) if number < strangers else PRINT for number in range(24)]
+    pictures = [("good", "side", f"{number}", "train", photo_of(number, faces)) for number, faces in enumerate(prints)]
+    assert list(unrolling.learn(make_dataset(tmp_path / "data.zip", pictures))) == ["side unrolled"] * (not strangers)
 
 
 @pytest.mark.parametrize(
