@@ -51,6 +51,7 @@ class Box(TypedDict):
     camera: list[float]  # focal length, distance, tilt, roll, and the box's width and height; see `matrices`
     faces: list[str]  # that the camera sees
     prints: str  # what they show at each blur, (4, 3, K) float16 in base64
+    stretch: float  # by how much the photos that were looked at are flatter than those of the camera
 
 
 class Found(NamedTuple):
@@ -63,12 +64,13 @@ class Found(NamedTuple):
     costs: np.ndarray
 
 
-def fit(photos: torch.Tensor, masks: np.ndarray) -> Box | None:
+def fit(photos: torch.Tensor, masks: np.ndarray, stretch: float = 1.0) -> Box | None:
     """The kind of boxes; None where they are not of one kind, or the camera sees a single face of them.
 
-    photos: (N, 3, h, w) uint8 of one view. masks: (N, h, w) bool, where the boxes are, each with some pixels.
+    photos: (N, 3, h, w) uint8 of one view. masks: (N, h, w) bool, where the boxes are, each with some pixels. stretch:
+    how much higher the photos were, for their width, before they were brought to this size.
     """
-    outlines = _outlines(masks)
+    outlines = _outlines(masks, stretch)
     camera, poses = _fit_camera(outlines)
     costs = _cost(_outline_errors(camera, poses, outlines))
     faces = _seen_faces(camera, poses)
@@ -79,23 +81,25 @@ def fit(photos: torch.Tensor, masks: np.ndarray) -> Box | None:
         seen = _blurred(photos, blur)
         for around in [_AROUND] * (level < 2) + [_AS_IT_IS]:
             typical = costs <= costs.quantile(_TYPICAL)
-            known = _standard(_look(seen[typical], camera, poses[typical, None], points).median(0).values[0])
-            poses, costs = _fit_print(seen, camera, poses, known, points, around)
+            known = _standard(_look(seen[typical], camera, poses[typical, None], points, stretch).median(0).values[0])
+            poses, costs = _fit_print(seen, camera, poses, known, points, stretch, around)
         prints.append(known)
     if costs.median() > _MOST_UNLIKE:
         return None
     text = base64.b64encode(torch.stack(prints).half().numpy().tobytes()).decode()
-    return Box(camera=camera.tolist(), faces=faces, prints=text)
+    return Box(camera=camera.tolist(), faces=faces, prints=text, stretch=stretch)
 
 
 def find(photos: torch.Tensor, masks: np.ndarray, box: Box) -> Found:
     """How boxes of that kind lie in photos; both as for `fit`."""
-    camera, points, outlines = torch.tensor(box["camera"], dtype=torch.float64), _points(box["faces"]), _outlines(masks)
-    poses, _ = _place(camera, outlines)
+    camera, points, stretch = torch.tensor(box["camera"], dtype=torch.float64), _points(box["faces"]), box["stretch"]
+    poses, _ = _place(camera, _outlines(masks, stretch))
     for level, (blur, known) in enumerate(zip(_BLURS, _prints(box), strict=True)):
         around = _AROUND if level == 0 else _AS_IT_IS
-        poses, costs = _fit_print(_blurred(photos, blur), camera, poses, known, points, around)
-    return Found(_homographies(camera, poses, box["faces"], masks.shape[1:]), costs.numpy())
+        poses, costs = _fit_print(_blurred(photos, blur), camera, poses, known, points, stretch, around)
+    height, width = masks.shape[1:]
+    to_px = np.array([[width, 0, width / 2], [0, width / stretch, height / 2], [0, 0, 1.0]])
+    return Found(to_px @ _homographies(camera, poses, box["faces"]), costs.numpy())
 
 
 def matrices(camera: torch.Tensor, poses: torch.Tensor) -> torch.Tensor:
@@ -123,16 +127,16 @@ def _project(camera: torch.Tensor, poses: torch.Tensor, points: torch.Tensor) ->
     return (found[..., :2] / found[..., 2:].clamp(min=0.1)).view(*poses.shape[:-1], len(points), 2)
 
 
-def _outlines(masks: np.ndarray) -> torch.Tensor:
+def _outlines(masks: np.ndarray, stretch: float) -> torch.Tensor:
     """(N, 48): how far each reaches from the photo's middle in each direction, in widths; NaN where the photo ends."""
-    return torch.from_numpy(np.stack([_outline(mask) for mask in masks]))
+    return torch.from_numpy(np.stack([_outline(mask, stretch) for mask in masks]))
 
 
-def _outline(mask: np.ndarray) -> np.ndarray:
+def _outline(mask: np.ndarray, stretch: float) -> np.ndarray:
     height, width = mask.shape
     rows, columns = np.nonzero(mask)
     points = np.stack([columns + 0.5 - width / 2, rows + 0.5 - height / 2], 1)
-    reach = points @ _NORMALS.numpy()
+    reach = (points * [1, stretch]) @ _NORMALS.numpy()
     far = points[reach.argmax(0)]
     cut = (abs(far[:, 0]) > width / 2 - 2) | (abs(far[:, 1]) > height / 2 - 2)
     return np.where(cut, np.nan, reach.max(0) / width)
@@ -208,13 +212,15 @@ def _blurred(photos: torch.Tensor, blur: float) -> torch.Tensor:
     return torch.from_numpy(ndimage.gaussian_filter(parts.numpy(), (0, 0, blur, blur)))
 
 
-def _look(seen: torch.Tensor, camera: torch.Tensor, poses: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+def _look(
+    seen: torch.Tensor, camera: torch.Tensor, poses: torch.Tensor, points: torch.Tensor, stretch: float
+) -> torch.Tensor:
     """(N, S, 3, K): what photos (N, 3, h, w) of `_blurred` show at the points of boxes that lie so; see `_standard`.
 
     poses: (N, S, 3), several for each photo.
     """
     height, width = seen.shape[2:]
-    places = _project(camera, poses, points).to(seen) * 2 * torch.tensor([1.0, width / height])
+    places = _project(camera, poses, points).to(seen) * 2 * torch.tensor([1.0, width / height / stretch])
     return _standard(F.grid_sample(seen, places, padding_mode="border", align_corners=False).transpose(1, 2))
 
 
@@ -230,12 +236,13 @@ def _fit_print(
     poses: torch.Tensor,
     known: torch.Tensor,
     points: torch.Tensor,
+    stretch: float,
     around: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Poses (N, 3) and costs (N,) of boxes moved until they show what is known (3, K), from starts around (S, 3)."""
 
     def errors(tried: torch.Tensor) -> torch.Tensor:
-        return (_look(seen, camera, tried, points) - known).flatten(2).double() / _PRINT_SCALE
+        return (_look(seen, camera, tried, points, stretch) - known).flatten(2).double() / _PRINT_SCALE
 
     return _descend(errors, poses[:, None] + around)
 
@@ -268,14 +275,12 @@ def _cost(error: torch.Tensor) -> torch.Tensor:
     return ((1 + error**2).sqrt() - 1).mean(-1)
 
 
-def _homographies(camera: torch.Tensor, poses: torch.Tensor, faces: list[str], size: tuple[int, int]) -> np.ndarray:
-    """(N, F, 3, 3) of `Found`; size: height and width of the photo in px."""
+def _homographies(camera: torch.Tensor, poses: torch.Tensor, faces: list[str]) -> np.ndarray:
+    """(N, F, 3, 3) as in `Found`, from the photo's middle and in its widths."""
     frames = torch.tensor([_FACES[face] for face in faces], dtype=torch.float64)  # (F, 3, 3): corner, right, down
     frames = F.pad(frames, (0, 1))
     frames[:, 0, 3] = 1
-    to_widths = matrices(camera, poses)[:, None] @ frames[:, [1, 2, 0]].mT
-    height, width = size
-    return np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1.0]]) @ to_widths.numpy()
+    return (matrices(camera, poses)[:, None] @ frames[:, [1, 2, 0]].mT).numpy()
 
 
 def _prints(box: Box) -> torch.Tensor:

@@ -169,7 +169,7 @@ def _check(card: dict, network: nn.Module) -> None:
         "threshold": card["threshold"] >= 0,
         "stored": card["stored"] is None or isinstance(card["stored"], dict),
         "backgrounds": isinstance(card["backgrounds"], dict),
-        "unrolled": isinstance(card["unrolled"], dict),
+        "unrolled": all({"view", "background", "box", "usual"} <= set(one) for one in card["unrolled"].values()),
         "fusing": isinstance(card["fusing"], dict),
         "decision": decided and (not decision or decision["defect"] in classes),
         "test of the decision": 0 <= tested["missed"] <= tested["known"],

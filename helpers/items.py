@@ -47,7 +47,8 @@ def from_photos(answered: pd.DataFrame, views: set[str], card: dict) -> pd.DataF
     if usable.empty:
         return unseen
     items = fuse_views(usable.assign(group=usable["item"]), classes, card["fusing"])
-    taken = usable[~usable["view"].isin(card["unrolled"])]  # the others were made from these
+    made = {view for view, one in card["unrolled"].items() if one["view"] in views}
+    taken = usable[~usable["view"].isin(made)]  # what was made from them is no further photo
     items["photos"] = taken.groupby("item").size().reindex(items["item"], fill_value=0).to_numpy()
     apart = _apart(answered[seen])
     odd = items["item"].isin(apart | set(usable.loc[usable["remark"] != "", "item"]))

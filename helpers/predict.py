@@ -31,7 +31,7 @@ from helpers.items import NOT_SURE, from_photos, item_and_view
 from helpers.layouts import FUSED
 from helpers.photos import PhotoError, decode, encode, shrink
 from helpers.sources import Photo
-from helpers.unrolling import Unrolling, renamed, unroll
+from helpers.unrolling import renamed, unroll
 
 NOT_FOUND = "no item is found (is the belt empty, the camera dark or moved?)"
 NO_BOX = "no box like those that the network learned from is found"
@@ -150,26 +150,23 @@ def _with_unrolled(photos: Iterable[Photo], card: dict, views: set[str]) -> Iter
     """
     unrollings = {one["view"]: one for view, one in card["unrolled"].items() if view in views}
     left_out = set(card["unrolled"]) | (set(unrollings) - views)
-    told = ((photo, item_and_view(photo[0], views | left_out)[1]) for photo in photos)
-    while batch := list(islice(told, _BATCH_SIZE)):
-        yield from (photo for photo, view in batch if view not in left_out)
-        for view, unrolling in unrollings.items():
-            yield from _unrolled([photo for photo, seen in batch if seen == view], unrolling, card)
 
-
-def _unrolled(photos: list[Photo], unrolling: Unrolling, card: dict) -> Iterator[Photo]:
-    """What becomes of the photos of a view. One that cannot be used is left out, for it says so itself."""
-
-    def stored(photo: Photo) -> Image.Image | None:
+    def told(photo: Photo) -> tuple[Photo, str, Image.Image | None]:
+        view = item_and_view(photo[0], views | left_out)[1]
+        if view not in unrollings or isinstance(photo[1], ArchiveError):
+            return photo, view, None
         try:
-            return None if isinstance(photo[1], ArchiveError) else _stored(*photo, card)
-        except PhotoError:
-            return None
+            return photo, view, _stored(*photo, card)
+        except PhotoError:  # it says so itself
+            return photo, view, None
 
-    usable = [(name, photo) for (name, _), photo in zip(photos, threaded(stored, photos), strict=True) if photo]
-    pictures = unroll([photo for _, photo in usable], unrolling)
-    for (name, _), picture in zip(usable, pictures, strict=True):
-        yield renamed(name, unrolling["view"]), encode(picture) if picture else ArchiveError(NO_BOX)
+    seen = threaded(told, photos) if unrollings else map(told, photos)
+    while batch := list(islice(seen, _BATCH_SIZE)):
+        yield from (photo for photo, view, _ in batch if view not in left_out)
+        for view, unrolling in unrollings.items():
+            own = {photo[0]: picture for photo, its_view, picture in batch if its_view == view and picture}
+            for name, made in zip(own, unroll(list(own.values()), unrolling), strict=True):
+                yield renamed(name, view), encode(made) if made else ArchiveError(NO_BOX)
 
 
 def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.device) -> pd.DataFrame:

@@ -20,7 +20,8 @@ from PIL import Image
 from helpers import boxes, catalog, crops
 from helpers.archives import Archive, threaded
 from helpers.catalog import Dataset, rows_where
-from helpers.images import HIDDEN, load_images
+from helpers.images import HIDDEN
+from helpers.layouts import composed
 from helpers.photos import as_text, decode, encode, from_text
 
 SUFFIX = " unrolled"  # of the new view's name
@@ -31,8 +32,9 @@ _FACE_PX = 320  # height and width of each face in the picture, margins included
 _MARGIN = 0.08  # of a face's height and width, seen around it
 _SHARE = (1 + 2 * _MARGIN) / _FACE_PX  # of the face, in a pixel
 _TO_FACE = np.array([[_SHARE, 0, -_MARGIN], [0, _SHARE, -_MARGIN], [0, 0, 1]])  # from px to shares of the face
+_TOP_EDGE = np.array([[0, 0], [_FACE_PX, 0]], float)
 _BATCH = 16  # photos at once
-_MOST_UNLIKE = 0.45  # cost of a box of that kind, see `boxes.Found`
+_HIGHEST_COST = 0.45  # of a box of that kind, see `boxes.Found`
 _LEAST_BOX_PX = 4  # height and width that a damage box keeps, or is left out
 
 
@@ -48,26 +50,24 @@ class Unrolling(TypedDict):
 def learn(dataset: Dataset) -> dict[str, Unrolling]:
     """By the name of the new view, for each view whose training photos show boxes of one kind, and two faces or more.
 
-    Labels have no part in it. A view is left as it is where fewer than 40 training photos show a thing, or the box is
-    not found in nine of ten.
+    Labels have no part in it. A view is left as it is where fewer than 40 of 64 training photos show a thing, or the
+    box is not found in nine of ten. Photos without views are not unrolled.
     """
     found = {}
     for view, background in crops.find_backgrounds(dataset).items():
         if view + SUFFIX in dataset.views:
             continue
-        some = _some(dataset, view, _FOR_FIT)
-        masks = crops.masks(some, {view: background}, *crops.LOOK_PX)
-        seen = np.flatnonzero(masks.any((1, 2)))
-        if len(seen) < _FEWEST:
-            continue
-        box = boxes.fit(load_images(some, *crops.LOOK_PX)[torch.as_tensor(seen)], masks[seen])
-        if not box:
-            continue
-        unrolling = Unrolling(view=view, background=background, box=box, usual="")
-        some = _some(dataset, view, _FOR_MEDIAN)
         with Archive(dataset.path) as archive:
-            pictures = [_drawn(photo, faces)[0] for _, photo, faces in _unrollable(archive, some.catalog, unrolling)]
-        if len(pictures) >= _LEAST_FOUND * len(some.catalog):
+            some = _some(dataset, view, _FOR_FIT)
+            photos = [decode(archive.read(path), path)[0] for path in some["path"]]
+            pixels, masks, seen = _looked(photos, background)
+            box = boxes.fit(pixels, masks, _stretch(photos)) if len(seen) >= _FEWEST else None
+            if not box:
+                continue
+            unrolling = Unrolling(view=view, background=background, box=box, usual="")
+            some = _some(dataset, view, _FOR_MEDIAN)
+            pictures = [_drawn(photo, faces)[0] for _, photo, faces in _unrollable(archive, some, unrolling)]
+        if len(pictures) >= _LEAST_FOUND * len(some):
             usual = Image.fromarray(np.median(pictures, 0).round().astype(np.uint8))
             found[view + SUFFIX] = unrolling | {"usual": as_text(usual)}
     return found
@@ -98,17 +98,31 @@ def unroll(photos: Sequence[Image.Image], unrolling: Unrolling) -> list[Image.Im
 
 def renamed(name: str, view: str) -> str:
     """The name of what was unrolled: serial_side.jpg becomes "serial_side unrolled.jpg", and so do folders `side`."""
-    path = PurePosixPath(name)
+    path, view = PurePosixPath(composed(name)), composed(view)
     folders = [part + SUFFIX if part.lower() == view.lower() else part for part in path.parts[:-1]]
     stem = path.stem + SUFFIX if path.stem.lower().endswith(f"_{view}".lower()) else path.stem
     return PurePosixPath(*folders, f"{stem}{path.suffix}").as_posix()
 
 
-def _some(dataset: Dataset, view: str, count: int) -> Dataset:
-    """At most that many training photos of a view, from all over the catalog, which is sorted by label."""
+def _some(dataset: Dataset, view: str, count: int) -> pd.DataFrame:
+    """The rows of at most that many training photos of a view, from all over the catalog: it is sorted by label."""
     rows = rows_where(dataset.catalog, split="train", view=view)
     spread = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)
-    return dataset._replace(catalog=dataset.catalog.iloc[rows[spread]].reset_index(drop=True))
+    return dataset.catalog.iloc[rows[spread]]
+
+
+def _stretch(photos: Sequence[Image.Image]) -> float:
+    """How much higher photos are, for their width, than as they are looked at: most of them, if they differ."""
+    height, width = crops.LOOK_PX
+    return float(np.median([photo.height / photo.width for photo in photos]) * width / height)
+
+
+def _looked(photos: Sequence[Image.Image], background: crops.Background) -> tuple[torch.Tensor, np.ndarray, list[int]]:
+    """Pixels (M, 3, h, w), masks (M, h, w) and numbers of the photos in which something is found."""
+    looked = [crops.look(photo, background) for photo in photos]
+    seen = [number for number, (_, mask) in enumerate(looked) if mask.any()]
+    pixels = torch.cat([looked[number][0] for number in seen] or [torch.empty(0)])
+    return pixels, np.concatenate([looked[number][1] for number in seen] or [np.empty(0)]), seen
 
 
 def _unrollable(
@@ -132,37 +146,34 @@ def _entry(row: dict, photo: Image.Image, faces: np.ndarray, view: str, unrollin
 
 def _faces(photos: Sequence[Image.Image], unrolling: Unrolling) -> list[np.ndarray | None]:
     """(F, 3, 3) for each: what takes (x, y, 1) of each face's square, in px of the picture, to px of the photo."""
-    looked = [crops.look(photo, unrolling["background"]) for photo in photos]
-    seen = [number for number, (_, mask) in enumerate(looked) if mask.any()]
+    pixels, masks, seen = _looked(photos, unrolling["background"])
     faces: list[np.ndarray | None] = [None] * len(photos)
-    if not seen:
-        return faces
-    pixels, masks = torch.cat([looked[number][0] for number in seen]), np.concatenate([looked[n][1] for n in seen])
-    found = boxes.find(pixels, masks, unrolling["box"])
-    for number, own, cost in zip(seen, *found, strict=True):
-        if cost <= _MOST_UNLIKE:
-            faces[number] = _to_photo(photos[number]) @ own @ _TO_FACE
+    if seen:
+        height, width = crops.LOOK_PX
+        for number, own, cost in zip(seen, *boxes.find(pixels, masks, unrolling["box"]), strict=True):
+            if cost <= _HIGHEST_COST:
+                to_photo = np.diag([photos[number].width / width, photos[number].height / height, 1])
+                faces[number] = to_photo @ own @ _TO_FACE
     return faces
 
 
-def _to_photo(photo: Image.Image) -> np.ndarray:
-    height, width = crops.LOOK_PX
-    return np.diag([photo.width / width, photo.height / height, 1])
-
-
 def _drawn(photo: Image.Image, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The faces side by side, (320, 320 * F, 3) uint8, and what of them lies in the photo, (320, 320 * F)."""
-    size, known = (_FACE_PX, _FACE_PX), Image.new("L", photo.size, 255)
-    pictures, inside = [], []
+    """The faces side by side, (320, 320 * F, 3) uint8, and what of them the photo shows, (320, 320 * F) bool."""
+    widest = max(np.linalg.norm(np.diff(_places(_TOP_EDGE, face), axis=0)) for face in faces)
+    shrink = max(1, int(widest / _FACE_PX))  # what follows takes single pixels, and would skip some
+    photo, known = photo.reduce(shrink), Image.new("L", photo.reduce(shrink).size, 255)
+    pictures, shown = [], []
     for face in faces:
-        how = (size, Image.Transform.PERSPECTIVE, (face / face[2, 2]).ravel()[:8].tolist())
+        face = np.diag([1 / shrink, 1 / shrink, 1]) @ face / face[2, 2]
+        how = ((_FACE_PX, _FACE_PX), Image.Transform.PERSPECTIVE, face.ravel()[:8].tolist())
         pictures.append(np.asarray(photo.transform(*how, Image.Resampling.BICUBIC)))
-        inside.append(np.asarray(known.transform(*how)) > 0)
-    return np.concatenate(pictures, 1), np.concatenate(inside, 1)
+        towards_the_camera = np.linalg.det(face) > 0
+        shown.append((np.asarray(known.transform(*how)) > 0) & towards_the_camera)
+    return np.concatenate(pictures, 1), np.concatenate(shown, 1)
 
 
 def _difference(photo: Image.Image, faces: np.ndarray, unrolling: Unrolling) -> Image.Image:
-    """The unrolled photo without what all show: what is as usual, or lies beyond the photo, has the color HIDDEN."""
+    """The unrolled photo without what all show: what is as usual, or not seen in the photo, has the color HIDDEN."""
     picture, known = _drawn(photo, faces)
     picture, usual, some = picture.astype(np.float32), _usual(unrolling["usual"]), known[::4, ::4]
     light = np.median((usual[::4, ::4][some] + 1) / (picture[::4, ::4][some] + 1), 0)
@@ -174,15 +185,20 @@ def _unrolled_boxes(damage: list[list], faces: np.ndarray) -> list[list]:
     """Damage boxes (name, left, top, right, bottom) of a photo where they lie in the picture, on each face."""
     found = []
     for name, left, top, right, bottom in damage:
-        corners = np.array([[left, top, 1], [right, top, 1], [right, bottom, 1], [left, bottom, 1]], float)
+        corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], float)
         for number, face in enumerate(faces):
-            places = corners @ np.linalg.inv(face).T
-            places = (places[:, :2] / places[:, 2:]).clip(0, _FACE_PX)
+            places = _places(corners, np.linalg.inv(face)).clip(0, _FACE_PX)
             low, high = places.min(0).round().astype(int), places.max(0).round().astype(int)
             if (high - low).min() >= _LEAST_BOX_PX:
                 offset = np.array([number * _FACE_PX, 0])
                 found.append([name, *(low + offset).tolist(), *(high + offset).tolist()])
     return found
+
+
+def _places(points: np.ndarray, homography: np.ndarray) -> np.ndarray:
+    """(n, 2): where a homography takes points (n, 2)."""
+    places = np.pad(points, ((0, 0), (0, 1)), constant_values=1) @ homography.T
+    return places[:, :2] / places[:, 2:]
 
 
 @lru_cache(maxsize=16)  # views

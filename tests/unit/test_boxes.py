@@ -97,10 +97,26 @@ def test_a_point_is_seen_where_a_pinhole_camera_sees_it():
     assert (corner[:2] / corner[2]).tolist() == pytest.approx([0, -2 * 0.5 / 10])
 
 
+def test_photos_of_other_proportions_are_looked_at_with_their_own(box):
+    higher = box | {"stretch": 1.25}  # as if the photos had been 225 px high
+    flat = torch.nn.functional.interpolate
+    photos, masks = photographs(LYING[:2], [PRINT] * 2)
+    padded = torch.full((2, 3, 225, 320), 90, dtype=torch.uint8)
+    padded[:, :, 22:202] = photos
+    around = np.zeros((2, 225, 320), bool)
+    around[:, 22:202] = masks
+    squeezed = flat(padded.float(), (180, 320), mode="area").byte()
+    squeezed_masks = flat(torch.from_numpy(around)[:, None].float(), (180, 320), mode="area")[:, 0].numpy() > 0.5
+    found = places(boxes.find(squeezed, squeezed_masks, higher))
+    expected = places(boxes.find(photos, masks, box))
+    assert found[..., 0] == pytest.approx(expected[..., 0], abs=1.5)
+    assert found[..., 1] * 1.25 - 22 == pytest.approx(expected[..., 1], abs=1.5)
+
+
 def test_where_the_photo_ends_the_outline_is_not_known():
     mask = np.zeros((180, 320), bool)
     mask[80:120, :60] = mask[120, 40] = True
-    reach = boxes._outline(mask)
+    reach = boxes._outline(mask, 1.0)
     assert math.isnan(reach[24])  # to the left
     assert reach[0] == pytest.approx((59.5 - 160) / 320)  # to the right
     assert reach[12] == pytest.approx((120.5 - 90) / 320)  # down

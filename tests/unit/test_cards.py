@@ -174,7 +174,7 @@ DECISION = {"defect": "blue", "views": [], "pass_below": 0.1, "reject_from": 0.9
         ({"input": {"height": 20.5, "width": 32}}, "input"),
         ({"threshold": -1.0}, "threshold"),
         ({"backgrounds": []}, "backgrounds"),
-        ({"unrolled": []}, "unrolled"),
+        ({"unrolled": {"side unrolled": {"view": "side"}}}, "unrolled"),
         ({"stored": 3}, "stored"),
         ({"fusing": []}, "fusing"),
     ],

@@ -73,7 +73,7 @@ def test_damaged_facts_old_formats_and_absent_images_are_refused(raw, tmp_path):
         facts = json.loads(archive.read("dataset.json"))
         table = archive.read("catalog.csv")
     cases = {
-        "has format 99, not 2": {"dataset.json": json.dumps(facts | {"format_version": 99}).encode()},
+        "has format 99, not 3": {"dataset.json": json.dumps(facts | {"format_version": 99}).encode()},
         "has format 3, not 2": {"dataset.json": b'{"format_version": 3, "new": 0}', "catalog.csv": b"other\n"},
         "its catalog is damaged": {"dataset.json": b"{"},
         "its catalog is damaged .*seed": {

@@ -309,7 +309,8 @@ def test_a_specialist_alone_answers_its_own_view(known, unrolling_line):
     unrolling_line["both"].card.update(views=[known], decision=None)
     photos = [("1_side.png", RED_PHOTO), ("1_side unrolled.png", BLUE_PHOTO)]
     table = predict.decide(unrolling_line, photos, CPU)
-    assert table[["item", "answer", "remark", "problem"]].to_numpy().tolist() == [["1", "red", "", ""]]
+    facts = ["item", "photos", "answer", "remark", "problem"]
+    assert table[facts].to_numpy().tolist() == [["1", 1, "red", "", ""]]
 
 
 def test_of_what_cannot_be_read_nothing_is_unrolled(unrolling_line):

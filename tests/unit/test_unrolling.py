@@ -3,8 +3,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import boxes, catalog, crops, unrolling
+from helpers import boxes, catalog, crops, predict, unrolling
+from helpers.archives import Archive
 from helpers.images import HIDDEN, load_images, read_image
+from helpers.photos import decode
 
 SPLITS = ["train"] * 24 + ["validation", "test"] * 2
 LYING = drawn.lying(len(SPLITS), seed=1)
@@ -134,6 +136,38 @@ def test_the_new_view_stands_in_the_data_set(line, learned, make_dataset, tmp_pa
     assert len(load_images(found, 8, 16)) == 2 * len(SPLITS)
 
 
+def test_the_line_makes_the_picture_that_the_data_set_holds(line, learned, tmp_path):
+    (tmp_path / "data.zip").write_bytes(line.path.read_bytes())
+    found = unrolling.add(line._replace(path=tmp_path / "data.zip"), learned)
+    taken = found.catalog[found.catalog["view"] == "side"].iloc[20:]
+    with Archive(found.path) as archive:
+        photos = [(f"{row.item}_side.png", archive.read(row.path)) for row in taken.itertuples()]
+    card = {"unrolled": learned, "stored": None}
+    made = {name: data for name, data in predict._with_unrolled(photos, card, set(found.views)) if "unrolled" in name}
+    assert len(made) == len(taken)
+    for item in taken["item"]:
+        stored = read_image(
+            found, f"images/{'bad' if bad(int(item[4:])) else 'good'}/side unrolled/{item}_side unrolled.png"
+        )
+        own = np.asarray(decode(made[f"{item}_side unrolled.png"])[0]).astype(int)
+        assert np.abs(own - stored).mean() < 1
+
+
+def test_a_face_that_looks_away_is_as_usual(learned):
+    photo, face = Image.fromarray(photo_of(25)), np.array([[0.4, 0, 20.0], [0, 0.4, 20.0], [0, 0, 1.0]])
+    mirrored = face @ [[-1, 0, FACE], [0, 1, 0], [0, 0, 1]]
+    shown = unrolling._drawn(photo, np.stack([face, mirrored]))[1]
+    assert shown[:, :FACE].all()
+    assert not shown[:, FACE:].any()
+
+
+def test_fine_print_is_averaged_and_not_skipped():
+    stripes = np.zeros((1800, 1800, 3), np.uint8)
+    stripes[:, ::2] = 200
+    picture, _ = unrolling._drawn(Image.fromarray(stripes), np.array([np.diag([5.0, 5.0, 1.0])]))
+    assert np.abs(picture[20:300, 20:300].astype(int) - 100).max() <= 45  # single pixels are 0 or 200
+
+
 def test_damage_boxes_are_unrolled_with_their_faces(line, learned, tmp_path):
     corners = drawn.corners(LYING[24], "front")
     box = ["dent", *corners.min(0).round().astype(int).tolist(), *corners.max(0).round().astype(int).tolist()]
@@ -177,3 +211,9 @@ def test_two_kinds_of_boxes_in_a_view_leave_it_as_it_is(strangers, learned, make
 )
 def test_the_name_says_that_it_was_unrolled(name, expected):
     assert unrolling.renamed(name, "side") == expected
+
+
+def test_accents_may_be_written_in_one_character_or_two():
+    assert (
+        unrolling.renamed("ho\u0308he/1_ho\u0308he.jpg", "h\u00f6he") == "h\u00f6he unrolled/1_h\u00f6he unrolled.jpg"
+    )
