@@ -21,12 +21,13 @@ of them have damage boxes. {networks} from ImageNet; parameters of notebook 02: 
 ### Every package tested, by networks that have not seen it
 
 Accuracy in grouped stratified cross-validation; fused: one answer for a package from all views. A view that notebook
-01 unrolled counts as a view; "side, both ways" is what the side camera tells by itself, its photo and what was unrolled
-of it fused with equal weights. The spread is the
+01 unrolled counts as a view; "both ways" is what such a camera tells by itself, its photo and what was unrolled of it
+fused with equal weights. The spread is the
 standard deviation over whole repeats, or over folds where there is one repeat. The interval is Wilson's, for the
 first repeat: it says what other packages may bring; the spread says what another division of these may bring. The
-number of epochs, the epoch that is kept, the aspect ratio of the input and how packages are cut out were chosen after
-looking at these very packages (docs/log.md), so results on new ones may be worse.
+number of epochs, the epoch that is kept, the aspect ratio of the input and how packages are cut out and unrolled were
+chosen after looking at these very packages (docs/log.md), so results on new ones may be worse. The kind of box and its
+median are those of the training photos of notebook 01, without their labels.
 
 {accuracy}
 

@@ -84,8 +84,8 @@ def predictions(
     """What networks that had not seen them say of all images, and of items with their views fused, in every repeat.
 
     As `evaluation.predictions`, with columns repeat and fold. Each fold's validation items choose its temperature, its
-    fusing weights, and whether mirror images are looked at, too. The frozen part's output and the backgrounds are those
-    of all folds' photos, computed once; labels have no part in them. folder: for a checkpoint of each fold, so that a
+    fusing weights, and whether mirror images are looked at, too. The frozen part's output, the backgrounds and what was
+    unrolled are those of all folds' photos, computed once; labels have no part in them. folder: for a checkpoint of each fold, so that a
     run that was broken off goes on.
     """
     divisions = divide(dataset, folds, repeats, candidate.recipe.seed)
