@@ -85,8 +85,8 @@ def predictions(
 
     As `evaluation.predictions`, with columns repeat and fold. Each fold's validation items choose its temperature, its
     fusing weights, and whether mirror images are looked at, too. The frozen part's output, the backgrounds and what was
-    unrolled are those of all folds' photos, computed once; labels have no part in them. folder: for a checkpoint of each fold, so that a
-    run that was broken off goes on.
+    unrolled are those of all folds' photos, computed once; labels have no part in them. folder: for a checkpoint of
+    each fold, so that a run that was broken off goes on.
     """
     divisions = divide(dataset, folds, repeats, candidate.recipe.seed)
     shared, tables = _share(candidate, dataset, images, device, folder), []
