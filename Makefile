@@ -31,6 +31,9 @@ ARCHITECTURES ?= [resnet18, efficientnet_b0, mobilenet_v3_large]
 TRAINING ?=
 endif
 
+# Unrolling the sample's boxes would take as long as all the rest of 01 and 03.
+PREPARATION ?= $(if $(filter sample,$(RAW_DATA)),-p unroll_boxes False)
+
 export RAW_DATA DEFECT  # for the shell, which takes them as they stand, quotes and all
 DEFECT_SET := $(if $(DEFECT),-r defect "$$DEFECT")
 
@@ -51,7 +54,8 @@ $(READY): pyproject.toml constraints.txt
 run: $(READY)
 	@echo "1 of 4  Preparing the data from $$RAW_DATA"
 	@mkdir -p $(REPORT) && rm -f $(REPORT)/0[1-3]-* $(REPORT)/index.html
-	@$(PAPERMILL) notebooks/01-DataPreparation.ipynb $(REPORT)/01-DataPreparation.ipynb -r raw_data "$$RAW_DATA" $(QUIETER)
+	@$(PAPERMILL) notebooks/01-DataPreparation.ipynb $(REPORT)/01-DataPreparation.ipynb -r raw_data "$$RAW_DATA" \
+		$(PREPARATION) $(QUIETER)
 	@echo "2 of 4  Training, which takes longest"
 	@$(PAPERMILL) notebooks/02-ModelTraining.ipynb $(REPORT)/02-ModelTraining.ipynb \
 		-y '{architectures: $(ARCHITECTURES), weights: $(START)}' $(TRAINING) $(PARAMETERS) $(DEFECT_SET) $(QUIETER)
