@@ -31,7 +31,8 @@ _CAMERAS = [  # where the search begins: focal length, distance, tilt, roll, and
     (1.6, 8.5, tilt, 0.0, width, height) for tilt in (0.3, 0.6) for width in (0.7, 1.1, 1.6) for height in (0.5, 1.0)
 ]
 _YAWS = torch.tensor([-0.7, -0.35, 0.0, 0.35, 0.7])  # radians: where the search for each box begins
-_FEW = 24  # photos that tell with which camera to begin
+_FEW, _BRIEFLY = 24, 10  # photos and steps that tell with which camera to begin
+_LONG = 60  # steps at most from there
 _OUTLINE_SCALE = 0.003  # of the photo's width: larger errors count less, for a part of the outline may be missed
 _POINTS = 16  # along and across each face, at which prints are compared
 _BLURS = (4.0, 2.7, 2.0, 1.3)  # px, from coarse to fine
@@ -146,16 +147,18 @@ def _fit_camera(outlines: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Camera (6,) and poses (N, 3) that explain the outlines (N, 48) best."""
     few, tried = outlines[:: max(1, len(outlines) // _FEW)][:_FEW], []
     for start in torch.tensor(_CAMERAS, dtype=torch.float64):
-        camera, poses = _together(start, _place(start, few)[0], few)
+        camera, poses = _together(start, _place(start, few)[0], few, _BRIEFLY)
         tried.append((_cost(_outline_errors(camera, poses, few)).median(), camera))
     camera = min(tried, key=lambda one: one[0])[1]
     for _ in range(3):
-        camera, poses = _together(camera, _place(camera, outlines)[0], outlines)
+        camera, poses = _together(camera, _place(camera, outlines)[0], outlines, _LONG)
     return camera, poses
 
 
-def _together(camera: torch.Tensor, poses: torch.Tensor, outlines: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Camera and poses, moved at once."""
+def _together(
+    camera: torch.Tensor, poses: torch.Tensor, outlines: torch.Tensor, steps: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Camera and poses, moved at once, so many steps at most."""
 
     def errors(flat: np.ndarray) -> np.ndarray:
         both = torch.from_numpy(flat)
@@ -164,7 +167,7 @@ def _together(camera: torch.Tensor, poses: torch.Tensor, outlines: torch.Tensor)
     own = sparse.kron(sparse.eye(len(poses)), np.ones((outlines.shape[1], 3)))  # each outline depends on its own pose
     depends = sparse.hstack([np.ones((outlines.numel(), 6)), own])
     start = torch.cat([camera, poses.flatten()]).numpy()
-    how = {"loss": "huber", "x_scale": "jac", "max_nfev": 60}
+    how = {"loss": "huber", "x_scale": "jac", "max_nfev": steps}
     found = torch.from_numpy(optimize.least_squares(errors, start, jac_sparsity=depends, **how).x)
     return found[:6], found[6:].view(-1, 3)
 
