@@ -1,9 +1,12 @@
 """What the tests on real sets share: where the sets and the weights lie, and how a notebook runs on one of them."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+import pandas as pd
 import papermill
 import pytest
+
+from helpers.archives import Archive, write_zip
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
@@ -21,3 +24,12 @@ def run(folder, notebook, **parameters):
 def raw(name):
     """Parameters that name one of the sets."""
     return {"raw_data": str(SHARED / "data" / name)}
+
+
+def part(name, most, folder):
+    """The same for at most so many photos of each of its folders, in an archive of its own."""
+    with Archive(SHARED / "data" / name) as archive:
+        photos = pd.Series([member for member in archive.names if member.endswith((".jpg", ".png"))])
+        kept = photos.groupby(photos.map(lambda member: PurePosixPath(member).parent)).head(most)
+        path = write_zip(folder / f"part-of-{name}", ((member, archive.read(member)) for member in kept))
+    return {"raw_data": str(path)}

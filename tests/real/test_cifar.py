@@ -1,7 +1,7 @@
 """Notebooks 06 and 07 on CIFAR-10, cut short. Runs where the data lies beside the clone."""
 
 import pandas as pd
-from sets import beside, raw, run
+from sets import beside, part, run
 
 from helpers import cards
 
@@ -11,12 +11,13 @@ pytestmark = beside
 def test_on_cifar_the_loop_by_hand_and_the_helper_agree_and_the_archive_is_used(tmp_path):
     archive = tmp_path / "model.zip"
     short = {"epochs": {"two_convolutions": 1}, "output_archive": str(archive)}
-    run(tmp_path, "06-CIFAR10-Training", **raw("cifar10-images.zip"), **short)
+    some = part("cifar10-images.zip", 2000, tmp_path)  # of the pictures to learn from two fifths, and all of the test
+    run(tmp_path, "06-CIFAR10-Training", **some, **short)
     table = tmp_path / "predictions.csv"
     options = {"model_archive": str(archive), "output_table": str(table)}
-    run(tmp_path, "07-CIFAR10-Prediction", **raw("cifar10-images.zip"), **options)
+    run(tmp_path, "07-CIFAR10-Prediction", **some, **options)
     card = cards.load_models(archive)["two_convolutions"].card
     assert card["chosen"]
     assert card["metrics"]["tested"] == 5070
-    assert card["metrics"]["accuracy"] > 0.5
+    assert card["metrics"]["accuracy"] > 0.4
     assert len(pd.read_csv(table)) == 6

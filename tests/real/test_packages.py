@@ -31,10 +31,10 @@ def folder(tmp_path_factory):
         output_archive=models,
         architectures=[MOBILENET["architecture"]],
         weights=MOBILENET["weights"],
-        image_height=192,
+        image_height=160,
         image_width=192,
         head_copies=2,
-        fine_tuning_epochs=3,
+        fine_tuning_epochs=2,
         review_table=str(folder / "labels-to-review.csv"),
         folds_table=str(folder / "folds.csv"),
     )
@@ -83,13 +83,14 @@ def test_a_network_from_imagenet_beats_always_answering_the_same(folder):
 
 
 def test_test_packages_are_familiar_and_blurred_ones_are_inspected(folder):
-    test = catalog.load(folder / "data.zip").catalog.query("split == 'test'")
+    test = catalog.load(folder / "data.zip").catalog.query("split == 'test' and view != 'side unrolled'")
     with Archive(folder / "data.zip") as archive:
         photos = [(f"{row.item}_{row.view}.jpg", archive.read(row.path)) for row in test.itertuples()]
+    some = set(test["item"].unique()[::2])
     line = cards.chosen(cards.load_models(folder / "models.zip"))
     plain, blurred = (
         predict.decide(line, given, torch.device("cpu"))
-        for given in (photos, [(name, blur(data)) for name, data in photos])
+        for given in (photos, [(name, blur(data)) for name, data in photos if name.split("_")[0] in some])
     )
     assert (plain["remark"] != "").mean() < 0.2
     assert (blurred["action"] == "inspect").mean() > 0.9

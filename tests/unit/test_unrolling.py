@@ -42,6 +42,19 @@ def learned(line):
         return unrolling.learn(line)
 
 
+@pytest.fixture
+def belt_known(learned, monkeypatch):
+    """To find the empty belt takes time."""
+    monkeypatch.setattr(crops, "find_backgrounds", lambda _: {"side": learned["side unrolled"]["background"]})
+
+
+@pytest.fixture
+def fitted(belt_known, learned, monkeypatch):
+    """So do camera and box."""
+    monkeypatch.setattr(unrolling, "_FEWEST", 20)
+    monkeypatch.setattr(boxes, "fit", lambda *_: learned["side unrolled"]["box"])
+
+
 def unroll(pixels, learned):
     (picture,) = unrolling.unroll([Image.fromarray(pixels)], learned["side unrolled"])
     return picture and np.asarray(picture).astype(int) - HIDDEN
@@ -180,8 +193,11 @@ def test_damage_boxes_are_unrolled_with_their_faces(line, learned, tmp_path):
     assert fronts[0][1:] == pytest.approx([FACE + MARGIN, MARGIN, 2 * FACE - MARGIN, FACE - MARGIN], abs=35)
 
 
-def test_few_photos_or_no_view_are_left_as_they_are(line, make_dataset, tmp_path):
+def test_few_photos_are_left_as_they_are(line, belt_known):
     assert unrolling.learn(line) == {}  # 24 photos to learn from
+
+
+def test_without_views_or_with_them_unrolled_all_is_left_as_it_is(line, make_dataset, tmp_path):
     assert unrolling.add(line, {}) is line
     known = line._replace(views=["side", "side unrolled"])
     with pytest.MonkeyPatch.context() as patch:
@@ -192,9 +208,7 @@ def test_few_photos_or_no_view_are_left_as_they_are(line, make_dataset, tmp_path
 
 
 @pytest.mark.parametrize("strangers", [0, 6])
-def test_two_kinds_of_boxes_in_a_view_leave_it_as_it_is(strangers, learned, make_dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(unrolling, "_FEWEST", 20)
-    monkeypatch.setattr(boxes, "fit", lambda *_: learned["side unrolled"]["box"])
+def test_two_kinds_of_boxes_in_a_view_leave_it_as_it_is(strangers, fitted, make_dataset, tmp_path):
     prints = [drawn.print_of(7) if number < strangers else PRINT for number in range(24)]
     pictures = [("good", "side", f"{number}", "train", photo_of(number, faces)) for number, faces in enumerate(prints)]
     assert list(unrolling.learn(make_dataset(tmp_path / "data.zip", pictures))) == ["side unrolled"] * (not strangers)
