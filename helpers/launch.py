@@ -93,7 +93,7 @@ def _fit(wanted: argparse.Namespace, device: torch.device) -> None:
     size = networks.input_size(network, wanted.image_height, wanted.image_width)
     found = crops.find_backgrounds(dataset, forced=True) if wanted.crop else {}
     if unknown := set(wanted.crop) - set(found):
-        raise ValueError(f"--crop: no view is called {', '.join(unknown)}; there are {', '.join(found)}")
+        raise ValueError(f"--crop: no view to cut out is called {', '.join(unknown)}; there are {', '.join(found)}")
     dataset = crops.with_crops(dataset, {view: found[view] for view in wanted.crop}, size[1] / size[0])
     recipe = _recipe(wanted.weights, wanted.recipe)
     views = wanted.views or dataset.views or [""]

@@ -33,7 +33,7 @@ def test_the_command_cuts_photos_out_where_it_is_asked_to(command, tmp_path):
     path = command("cut.zip", "--crop", "top")
     assert list(cards.load_models(path)["small_cnn"].card["backgrounds"]) == ["top"]
     assert [file.name for file in tmp_path.iterdir()] == ["cut.zip"]
-    with pytest.raises(ValueError, match="--crop: no view is called below; there are side, top"):
+    with pytest.raises(ValueError, match="--crop: no view to cut out is called below; there are side, top"):
         command("none.zip", "--crop", "below")
 
 
