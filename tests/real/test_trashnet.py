@@ -3,7 +3,7 @@
 from itertools import islice
 
 import torch
-from sets import MOBILENET, SHARED, beside, part, run
+from sets import MOBILENET, SHARED, beside, raw, run
 
 from helpers import cards, predict, sources
 
@@ -19,8 +19,7 @@ def printed(notebook):
 def test_on_trashnet_a_hundred_photos_a_class_are_enough_for_four_in_five(tmp_path):
     archive = tmp_path / "model.zip"
     short = {"head_copies": 1, "fine_tuning_epochs": 1, "sizes": [], "output_archive": str(archive)}
-    some = part("trashnet.zip", 150, tmp_path)
-    ran = printed(run(tmp_path, "05-TrashNet", **some, **short, **MOBILENET))
+    ran = printed(run(tmp_path, "05-TrashNet", **raw("trashnet.zip"), **short, **MOBILENET))
     assert "In more than one split: 0 items or groups of look-alikes" in ran
     assert "ValueError: The train split is empty" in ran
     model = cards.load_models(archive)["mobilenet_v2"]
