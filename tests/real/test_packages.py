@@ -45,7 +45,7 @@ def folder(tmp_path_factory):
         models_archive=models,
         output_table=str(folder / "attribution.csv"),
         methods=METHODS,
-        images_per_view=2,
+        images_per_view=1,
         tested_per_network=1,
         steps=8,
     )
