@@ -84,9 +84,9 @@ def fit(photos: torch.Tensor, masks: np.ndarray, stretch: float = 1.0) -> Box | 
             typical = costs <= costs.quantile(_TYPICAL)
             known = _standard(_look(seen[typical], camera, poses[typical, None], points, stretch).median(0).values[0])
             poses, costs = _fit_print(seen, camera, poses, known, points, stretch, around)
+        if costs.median() > _MOST_UNLIKE:
+            return None
         prints.append(known)
-    if costs.median() > _MOST_UNLIKE:
-        return None
     text = base64.b64encode(torch.stack(prints).half().numpy().tobytes()).decode()
     return Box(camera=camera.tolist(), faces=faces, prints=text, stretch=stretch)
 
