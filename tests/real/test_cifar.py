@@ -10,7 +10,7 @@ pytestmark = beside
 
 def test_on_cifar_the_loop_by_hand_and_the_helper_agree_and_the_archive_is_used(tmp_path):
     archive = tmp_path / "model.zip"
-    short = {"epochs": {"two_convolutions": 1}, "output_archive": str(archive)}
+    short = {"epochs": {"two_convolutions": 1}, "shown_images": 1000, "output_archive": str(archive)}
     some = part("cifar10-images.zip", 1000, tmp_path)  # a fifth of those to learn from, and all of the test
     run(tmp_path, "06-CIFAR10-Training", **some, **short)
     table = tmp_path / "predictions.csv"
