@@ -31,8 +31,8 @@ _CAMERAS = [  # where the search begins: focal length, distance, tilt, roll, and
     (1.6, 8.5, tilt, 0.0, width, height) for tilt in (0.3, 0.6) for width in (0.7, 1.1, 1.6) for height in (0.5, 1.0)
 ]
 _YAWS = torch.tensor([-0.7, -0.35, 0.0, 0.35, 0.7])  # radians: where the search for each box begins
-_FEW, _BRIEFLY = 24, 10  # photos and steps that tell with which camera to begin
-_LONG = 60  # steps at most from there
+_FEW = 24  # photos on which each of these cameras is tried
+_TRIAL_STEPS, _FINAL_STEPS = 10, 60  # of camera and poses together, at most: to tell the best, and from it on
 _OUTLINE_SCALE = 0.003  # of the photo's width: larger errors count less, for a part of the outline may be missed
 _POINTS = 16  # along and across each face, at which prints are compared
 _BLURS = (4.0, 2.7, 2.0, 1.3)  # px, from coarse to fine
@@ -147,11 +147,11 @@ def _fit_camera(outlines: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Camera (6,) and poses (N, 3) that explain the outlines (N, 48) best."""
     few, tried = outlines[:: max(1, len(outlines) // _FEW)][:_FEW], []
     for start in torch.tensor(_CAMERAS, dtype=torch.float64):
-        camera, poses = _together(start, _place(start, few)[0], few, _BRIEFLY)
+        camera, poses = _together(start, _place(start, few)[0], few, _TRIAL_STEPS)
         tried.append((_cost(_outline_errors(camera, poses, few)).median(), camera))
     camera = min(tried, key=lambda one: one[0])[1]
     for _ in range(3):
-        camera, poses = _together(camera, _place(camera, outlines)[0], outlines, _LONG)
+        camera, poses = _together(camera, _place(camera, outlines)[0], outlines, _FINAL_STEPS)
     return camera, poses
 
 

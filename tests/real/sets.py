@@ -27,7 +27,7 @@ def raw(name):
 
 
 def part(name, most, folder):
-    """The same for at most so many photos of each of its folders, in an archive of its own."""
+    """Parameters that name a part of one of the sets: at most so many photos of each folder, in their own archive."""
     with Archive(SHARED / "data" / name) as archive:
         photos = pd.Series([member for member in archive.names if member.endswith((".jpg", ".png"))])
         kept = photos.groupby(photos.map(lambda member: PurePosixPath(member).parent)).head(most)

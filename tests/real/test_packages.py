@@ -86,11 +86,11 @@ def test_test_packages_are_familiar_and_blurred_ones_are_inspected(folder):
     test = catalog.load(folder / "data.zip").catalog.query("split == 'test' and view != 'side unrolled'")
     with Archive(folder / "data.zip") as archive:
         photos = [(f"{row.item}_{row.view}.jpg", archive.read(row.path)) for row in test.itertuples()]
-    some = set(test["item"].unique()[::2])
+    half = set(test["item"].unique()[::2])  # to be blurred: each photo takes its time
     line = cards.chosen(cards.load_models(folder / "models.zip"))
     plain, blurred = (
         predict.decide(line, given, torch.device("cpu"))
-        for given in (photos, [(name, blur(data)) for name, data in photos if name.split("_")[0] in some])
+        for given in (photos, [(name, blur(data)) for name, data in photos if name.split("_")[0] in half])
     )
     assert (plain["remark"] != "").mean() < 0.2
     assert (blurred["action"] == "inspect").mean() > 0.9

@@ -20,7 +20,7 @@ def printed(notebook):
 def test_on_trashnet_a_hundred_photos_a_class_are_enough_for_four_in_five(tmp_path):
     archive = tmp_path / "model.zip"
     name, data = next(sources.photos(str(SHARED / "data" / "trashnet.zip")))
-    own = tmp_path / Path(name).name
+    own = tmp_path / Path(name).name  # one to explain, where the notebook would take four
     own.write_bytes(data)
     short = {"head_copies": 1, "fine_tuning_epochs": 1, "sizes": [], "photo": str(own), "output_archive": str(archive)}
     ran = printed(run(tmp_path, "05-TrashNet", **raw("trashnet.zip"), **short, **MOBILENET))

@@ -44,13 +44,13 @@ def learned(line):
 
 @pytest.fixture
 def belt_known(learned, monkeypatch):
-    """To find the empty belt takes time."""
+    """Finding the empty belt takes time: here it is known."""
     monkeypatch.setattr(crops, "find_backgrounds", lambda _: {"side": learned["side unrolled"]["background"]})
 
 
 @pytest.fixture
 def fitted(belt_known, learned, monkeypatch):
-    """So do camera and box."""
+    """Camera and box are known as well."""
     monkeypatch.setattr(unrolling, "_FEWEST", 20)
     monkeypatch.setattr(boxes, "fit", lambda *_: learned["side unrolled"]["box"])
 
