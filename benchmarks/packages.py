@@ -39,10 +39,10 @@ Every fold:
 
 {explained} test photos with damage boxes. **attribution**: the share of the positive attribution that lies in the box;
 **area**: the box's share of what the network saw; **times**: the first divided by the second, both means over the
-photos (1 is chance); **photo times**: divided by the box's share of the whole photo, most of which was cut off before
-the network saw it; **pointed**: the pointing game. 95 % intervals; those of
-fewer than about twenty photos are too narrow (of seven, about 85 in 100 hold), but for the pointing game's, by Wilson.
-Gradients have no sign, so all of them count.
+photos (1 is chance); **against**: the same of the negative attribution, which speaks against damage; **photo times**:
+divided by the box's share of the whole photo, most of which was cut off before the network saw it; **pointed**: the
+pointing game. 95 % intervals; those of fewer than about twenty photos are too narrow (of seven, about 85 in 100 hold),
+but for the pointing game's, by Wilson. Gradients have no sign, so all of them count, and nothing speaks against.
 
 {attribution}
 
@@ -84,8 +84,8 @@ def write(answers: pd.DataFrame, attribution: pd.DataFrame, wanted: argparse.Nam
             rows.append((name, view, f"{mean:.3f} ± {spread:.3f}", interval, ends["tested"][view]))
     columns = ["network", "view", "accuracy", "95 % interval", "tested"]
     boxed = attribution[attribution["region"] == "damage box"]
-    looked = evaluation.as_text(regions.summary(boxed, ["network", "view", "method"], seed=0))
-    looked = looked.drop(columns=["overlap", "times_against"]).rename(columns={"photo_times": "photo times"})
+    looked = evaluation.as_text(regions.summary(boxed, ["network", "view", "method"], seed=0)).replace("nan", "")
+    looked = looked.drop(columns="overlap").rename(columns={"times_against": "against", "photo_times": "photo times"})
     page = PAGE.format(
         items=answers["item"].nunique(),
         annotated=boxed["item"].nunique(),

@@ -20,7 +20,8 @@ from helpers.photos import EXTENSIONS
 CALTECH = """{held}: {images} test photos of 101 classes that
 none of the networks has seen, {train} of each class to learn from where there are enough;
 MobileNetV2 from ImageNet ({recipe}), the baseline from scratch.
-Seed {seed}, 95 % intervals by Wilson (accuracy) and by bootstrap (mean class recall).
+Seed {seed}, 95 % intervals by Wilson (accuracy) and by bootstrap (mean class recall; both, where test
+photos look the same).
 The proportions of the input and where fine-tuning begins were chosen after looking at test figures, too (docs/log.md).
 
 {main}
