@@ -7,6 +7,7 @@ import hashlib
 import lzma
 import math
 import os
+import re
 import stat
 import time
 import uuid
@@ -225,9 +226,10 @@ def _checked_members(archive: zipfile.ZipFile, path: Path) -> list[zipfile.ZipIn
 
 def _check_name(path: Path, name: str, seen: set[str]) -> None:
     parts = PurePosixPath(name.replace("\\", "/")).parts
-    unsafe = not parts or parts[0] == "/" or ".." in parts or ":" in parts[0]
-    if unsafe or any(ord(character) < 32 for character in name):
+    if not parts or parts[0] == "/" or ".." in parts or re.match("[A-Za-z]:", parts[0]):
         raise ArchiveError(f"{path}: member {name!r} has an unsafe path: pack the archive with relative paths")
+    if any(ord(character) < 32 for character in name):
+        raise ArchiveError(f"{path}: the name of member {name!r} holds control characters: rename it or leave it out")
     if "\\" in name:
         raise ArchiveError(f"{path}: member {name!r} has \\ between its folders: pack it with a tool that writes /")
     if name in seen:

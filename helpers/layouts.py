@@ -55,12 +55,16 @@ def read_layout(names: Iterable[str]) -> tuple[pd.DataFrame, list[tuple[str, str
     annotations = {name[: -len(".xml")]: name for name in names if name.lower().endswith(".xml")}
     stems = {_stem(name) for name in photos}
     others = set(names) - set(photos) - {name for stem, name in annotations.items() if stem in stems}
+    lonely = "no photo of that name stands beside it: put it beside its photo"
     unknown = "neither a photo, by its extension, nor boxes: save it as JPEG or PNG, if it is a photo"
-    misfits = [(name, unknown) for name in sorted(others)]
+    misfits = [(name, lonely if name in annotations.values() else unknown) for name in sorted(others)]
     misfits += [(ascii(name), "its name is not in UTF-8, or holds control characters: rename it") for name in odd]
 
     divided = _is_divided(photos)
     parsed = [_parse(name, divided=divided) for name in photos]
+    apart = [photo.source for photo in parsed if divided and _is_in_no_split(photo)]
+    misfits += [(name, "stands in none of train, val and test, which are there: put it into one") for name in apart]
+    parsed = [photo for photo in parsed if photo.source not in set(apart)]
     rows, misplaced = _read_views(parsed) or _read_classes(parsed)
     table = pd.DataFrame(rows, columns=["source", "label", "view", "item", "split"])
     if table["label"].nunique() < 2:
@@ -91,23 +95,23 @@ def _read_views(photos: list[_Photo]) -> tuple[list[tuple], list[tuple[str, str]
     labels = {photo.folders[-2] for photo in fits}
     if len(fits) <= len(photos) / 2 or len(labels) < 2:
         return None
-    rows = [
-        (photo.source, photo.folders[-2], view := photo.folders[-1], photo.stem[: -len(view) - 1], photo.split)
-        for photo in fits
-    ]
-    views = {photo.folders[-1] for photo in fits}
-    return rows, [(photo.source, _misfit(photo, views)) for photo in photos if not _has_view(photo)]
+    spelling = {photo.folders[-1].lower(): photo.folders[-1] for photo in fits}  # Side and side are one view
+    rows = []
+    for photo in fits:
+        label, view = photo.folders[-2:]
+        rows.append((photo.source, label, spelling[view.lower()], photo.stem[: -len(view) - 1], photo.split))
+    return rows, [(photo.source, _misfit(photo, spelling)) for photo in photos if not _has_view(photo)]
 
 
-def _misfit(photo: _Photo, views: set[str]) -> str:
-    """Why a photo has no view, among others that have one of these."""
+def _misfit(photo: _Photo, views: dict[str, str]) -> str:
+    """Why a photo has no view, among others that have one of these, by their names in small letters."""
     if len(photo.folders) < 2:
         return "stands in no folder view below a folder label"
     folder = photo.folders[-1]
-    named = next((view for view in sorted(views) if photo.stem.endswith(f"_{view}")), folder)
-    if named != folder:
+    named = next((views[view] for view in sorted(views) if photo.stem.lower().endswith(f"_{view}")), folder)
+    if named.lower() != folder.lower():
         return f"named as a photo of {named}, but stands in the folder {folder!r}: put it into label/{named}"
-    return f"not named serial_{folder}" if folder in views else "not named serial_view in a folder view"
+    return f"not named serial_{folder}" if folder.lower() in views else "not named serial_view in a folder view"
 
 
 def _read_classes(photos: list[_Photo]) -> tuple[list[tuple], list[tuple[str, str]]]:
@@ -154,8 +158,15 @@ def _is_divided(names: list[str]) -> bool:
 
 
 def _has_view(photo: _Photo) -> bool:
-    ending = f"_{photo.folders[-1]}" if len(photo.folders) >= 2 else ""
-    return bool(ending) and photo.stem.endswith(ending) and photo.stem != ending
+    """Whether it is named serial_view in a folder view, in capitals or not."""
+    ending = f"_{photo.folders[-1]}".lower() if len(photo.folders) >= 2 else ""
+    return bool(ending) and photo.stem.lower().endswith(ending) and len(photo.stem) > len(ending)
+
+
+def _is_in_no_split(photo: _Photo) -> bool:
+    """Photos with boxes may stand in a folder of their own, for they are all tested."""
+    annotated = any(part.lower() == "annotated" for part in PurePosixPath(photo.source).parts)
+    return bool(photo.folders) and not photo.split and not annotated
 
 
 def _common_prefix(folders: list[tuple[str, ...]]) -> int:

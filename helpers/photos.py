@@ -34,7 +34,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_MOST_OF_12_BITS = 4095
+_DARK = 16  # of 255, as far as 12 bits reach that are stored as 16
+_DEEP = "16-bit"
 _DECODER_ERRORS = (  # what Pillow's decoders raise on damaged files; a wrong tag of a TIFF ends in any of the last line
     *(OSError, ValueError, SyntaxError, EOFError, RuntimeError, MemoryError),
     *(TypeError, KeyError, IndexError, OverflowError, ZeroDivisionError, struct.error),
@@ -71,11 +72,12 @@ def decode(data: bytes, name: str = "") -> tuple[Image.Image, list[str]]:
         image.load()
         if (orientation := image.getexif().get(_EXIF_ORIENTATION)) in _UPRIGHT:
             image = image.transpose(_UPRIGHT[orientation])  # ImageOps.exif_transpose fails where another tag is wrong
-        if image.mode.startswith("I") and image.getextrema()[1] <= _MOST_OF_12_BITS:
-            raise PhotoError("no value above 4,095 of 16 bits, so it would come out black: multiply 12 bits by 16")
-        return _to_rgb(image), notes
+        rgb = _to_rgb(image)
     except _DECODER_ERRORS as error:
         raise PhotoError(f"truncated or damaged ({error})") from error
+    if _DEEP in notes and max(high for _, high in rgb.getextrema()) <= _DARK:
+        raise PhotoError("no value above a sixteenth of 16 bits, so it would be black: multiply 12 bits by 16")
+    return rgb, notes
 
 
 def shrink(image: Image.Image, height: int, width: int) -> Image.Image:
@@ -113,7 +115,7 @@ def _notes(image: Image.Image, name: str) -> list[str]:
         f"is {image.format}, not {expected}": expected not in (None, kind),
         "rotated by its EXIF tag": image.getexif().get(_EXIF_ORIENTATION) in _UPRIGHT,
         "animated: first frame taken": kind != "JPEG" and getattr(image, "is_animated", False),
-        "16-bit": deep,
+        _DEEP: deep,
         "gray": image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I"),
         "CMYK": image.mode == "CMYK",
         "transparent: put on white": _may_be_transparent(image) and _alpha(image).getextrema()[0] < 255,

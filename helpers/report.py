@@ -6,11 +6,14 @@ import argparse
 import html
 import re
 import sys
+from collections import Counter
 from pathlib import Path
+from urllib.parse import quote
 
 import nbformat
 from nbconvert import HTMLExporter
 
+_FIRST_PAGE = "index.html"
 _STYLE = """
 <style>
 body.without-code .jp-CodeCell:not(.celltag_shown) > .jp-Cell-inputWrapper { display: none }
@@ -47,12 +50,17 @@ ul {{ margin: 8px 0 0; padding-left: 20px }} img {{ display: block; max-width: 1
 def write_report(notebooks: list[Path], folder: Path) -> Path:
     """One page for each executed notebook, figures embedded, and the index; returns the index's path.
 
-    Raises ValueError where a notebook was not executed to its end.
+    Raises ValueError where a file is no notebook, was not executed to its end, or has the name of another one.
     """
+    pages = Counter(f"{path.stem}.html" for path in notebooks) + Counter([_FIRST_PAGE])
+    if twice := [page for page, count in pages.items() if count > 1]:
+        raise ValueError(
+            f"two pages would be called {twice[0]}: rename a notebook, or give each run a report of its own"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     entries = []
     for path in notebooks:
-        notebook = nbformat.read(path, as_version=4)
+        notebook = _read(path)
         _check_executed(path, notebook)
         entries.append(_entry(path, notebook))
         _clean(notebook)
@@ -61,9 +69,17 @@ def write_report(notebooks: list[Path], folder: Path) -> Path:
         body = re.sub(r'<p><a href="https://colab[^>]*>.*?</p>', "", body, flags=re.DOTALL)
         page = re.sub(r"<body([^>]*)>", lambda tag: _open_body(tag[1]), body, count=1)
         (folder / f"{path.stem}.html").write_text(page.replace("</head>", f"{_STYLE}</head>", 1), encoding="utf-8")
-    index = folder / "index.html"
+    index = folder / _FIRST_PAGE
     index.write_text(_INDEX.format(pages="\n".join(entries)), encoding="utf-8")
     return index
+
+
+def _read(path: Path) -> nbformat.NotebookNode:
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except (ValueError, AttributeError, nbformat.ValidationError):
+        raise ValueError(f"{path} is no notebook") from None
+    return notebook
 
 
 def _open_body(attributes: str) -> str:
@@ -103,7 +119,8 @@ def _entry(path: Path, notebook: nbformat.NotebookNode) -> str:
     heading = html.escape(title[1] if title else path.stem)
     pictures = _outputs(notebook, "cover", "image/png")
     picture = f'<img alt="{heading}" src="data:image/png;base64,{pictures[0].strip()}">' if pictures else ""
-    return f'<a class="page" href="{path.stem}.html"><h2>{heading}</h2>{_run(notebook)}{picture}<ul>{items}</ul></a>'
+    link = f'<a class="page" href="{quote(path.stem)}.html">'
+    return f"{link}<h2>{heading}</h2>{_run(notebook)}{picture}<ul>{items}</ul></a>"
 
 
 def _run(notebook: nbformat.NotebookNode) -> str:

@@ -31,8 +31,6 @@ def assign_splits(
     """
     check_fractions(validation_fraction, test_fraction)
     groups = photos.groupby("group").agg(
-        label=("label", "first"),
-        items=("item", "nunique"),
         annotated=("annotated", "any"),
         preset=("split", lambda splits: next((name for name in reversed(SPLITS) if name in set(splits)), "")),
     )
@@ -41,19 +39,17 @@ def assign_splits(
     moved = photos[(photos["split"] != "") & (photos["split"] != photos["group"].map(groups["split"]))]
     generator = np.random.default_rng(seed)
     draws = (("test", test_fraction, 1 if "validation" in came_divided else 2), ("validation", validation_fraction, 1))
-    for label in sorted(groups["label"].unique()):
-        members = groups[groups["label"] == label]
+    for items in _items_by_label(photos):
         for split, fraction, leave in draws:
             if split in came_divided:
                 continue
-            free = members.loc[members["split"] == ("train" if came_divided else ""), "items"]
-            held = members.loc[members["split"] == split, "items"].sum()
-            wanted = max(round(fraction * members["items"].sum()), 0 if held else free.min())
+            splits = groups.loc[items.index, "split"]
+            free, held = items[splits == ("train" if came_divided else "")], items[splits == split].sum()
+            wanted = max(round(fraction * items.sum()), 0 if held else free.min())
             groups.loc[_draw(free, wanted - held, leave, generator), "split"] = split
-            members = groups[groups["label"] == label]
     groups["split"] = groups["split"].replace("", "train")
     divided = photos.assign(split=photos["group"].map(groups["split"]))
-    _check_splits(divided)
+    _check_splits(divided, moved)
     now = divided.loc[moved.index, "split"]
     reasons = [
         f"moved from {old} to {new}: its item, a copy or boxes" for old, new in zip(moved["split"], now, strict=True)
@@ -71,17 +67,18 @@ def assign_counts(photos: pd.DataFrame, *, train: int, validation: int, seed: in
     """
     if train < 1 or validation < 1:
         raise ValueError(f"train and validation must be at least 1 item of each label, not {train} and {validation}")
-    groups = photos.groupby("group").agg(label=("label", "first"), items=("item", "nunique")).assign(split="test")
+    splits = pd.Series("test", photos["group"].unique())
     generator = np.random.default_rng(seed)
-    for _, members in groups.groupby("label"):
-        total = members["items"].sum()
-        chosen = max(min(validation, max(1, total // 5)), members["items"].min())
+    for items in _items_by_label(photos):
+        total = items.sum()
+        chosen = max(min(validation, max(1, total // 5)), items.min())
         learned = min(train, total - chosen - max(1, total // 10))
-        drawn = _draw(members["items"], chosen, 2, generator)
-        groups.loc[drawn, "split"] = "validation"
-        groups.loc[_draw(members["items"].drop(drawn), learned, 1, generator), "split"] = "train"
-    divided = photos.assign(split=photos["group"].map(groups["split"]))
-    _check_splits(divided)
+        for split, wanted, leave in (("validation", chosen, 2), ("train", learned, 1)):
+            now = splits[items.index]
+            drawn = _draw(items[now == "test"], wanted - items[now == split].sum(), leave, generator)
+            splits[drawn] = split
+    divided = photos.assign(split=photos["group"].map(splits))
+    _check_splits(divided, photos.iloc[:0])
     return divided
 
 
@@ -89,6 +86,12 @@ def overlaps(catalog: pd.DataFrame, column: str) -> list[str]:
     """The values of a column, "item" or "group", that stand in more than one split: there must be none."""
     splits = catalog.groupby(column)["split"].nunique()
     return splits.index[splits > 1].tolist()
+
+
+def _items_by_label(photos: pd.DataFrame) -> list[pd.Series]:
+    """For each label how many of its items each group holds; one with items of two labels stands in both."""
+    counts = photos.groupby(["label", "group"])["item"].nunique()
+    return [counts[label] for label in sorted(photos["label"].unique())]
 
 
 def _draw(items: pd.Series, wanted: int, leave: int, generator: np.random.Generator) -> list[int]:
@@ -101,7 +104,8 @@ def _draw(items: pd.Series, wanted: int, leave: int, generator: np.random.Genera
     return drawn
 
 
-def _check_splits(photos: pd.DataFrame) -> None:
+def _check_splits(photos: pd.DataFrame, moved: pd.DataFrame) -> None:
+    """Raise SplitError where a label is not in all splits. moved: photos that had to leave the split they came in."""
     counts = photos.groupby(["label", "split"])["item"].nunique().unstack(fill_value=0)
     counts = counts.reindex(columns=SPLITS, fill_value=0)
     if len(counts) < 2:
@@ -116,6 +120,8 @@ def _check_splits(photos: pd.DataFrame) -> None:
         enough = own.groupby("label")["item"].nunique() >= len(SPLITS)  # but for what looks the same
         alike = own.groupby("group")["item"].nunique().max()
         hint = f". {alike} of their items look the same: if they are different things, set group_look_alikes=False"
+        twice = moved["item"].nunique()
+        again = f". {twice} items stand in several splits: where numbering starts again in each, make serials unique"
         few, remedy = "3 items", "add photos"
         if own["annotated"].any():  # which are all tested
             few, remedy = "3 items, 2 of them without boxes", "add photos, remove the .xml of some items"
@@ -123,4 +129,5 @@ def _check_splits(photos: pd.DataFrame) -> None:
             f"Too few usable items when look-alikes stay in one split:\n{short.to_string()}\n"
             f"Every label needs at least {few}: {remedy}, or leave the label out"
             + (hint if enough.any() and alike > 1 else "")
+            + (again if twice else "")
         )

@@ -133,10 +133,32 @@ def test_junk_of_operating_systems_passes_unseen():
 
 
 def test_files_that_are_neither_photo_nor_boxes_are_named_and_the_rest_goes_on():
-    table, misfits = read_layout([*VIEWS, "damaged/side/notes.txt", "lost.xml", "damaged/side/clip.mp4"])
+    table, misfits = read_layout([*VIEWS, "damaged/side/notes.txt", "Annotations/1.xml", "damaged/side/clip.mp4"])
     assert table["source"].tolist() == sorted(VIEWS)
     reason = "neither a photo, by its extension, nor boxes: save it as JPEG or PNG, if it is a photo"
-    assert misfits == [(name, reason) for name in ("damaged/side/clip.mp4", "damaged/side/notes.txt", "lost.xml")]
+    assert misfits == [
+        ("Annotations/1.xml", "no photo of that name stands beside it: put it beside its photo"),
+        ("damaged/side/clip.mp4", reason),
+        ("damaged/side/notes.txt", reason),
+    ]
+
+
+def test_what_stands_beside_the_splits_is_listed_and_never_learned_from():
+    names = [f"{split}/{label}/{split}.jpg" for split in ("train", "val") for label in ("cat", "dog")]
+    table, misfits = read_layout([*names, "holdout/cat/1.jpg", "annotated/dog/2.jpg", "annotated/dog/2.xml"])
+    assert misfits == [("holdout/cat/1.jpg", "stands in none of train, val and test, which are there: put it into one")]
+    assert table.set_index("source")["split"].to_dict() == {
+        **{name: {"train": "train", "val": "validation"}[name.split("/")[0]] for name in names},
+        "annotated/dog/2.jpg": "",
+    }
+
+
+def test_views_may_be_written_in_capitals():
+    names = ["damaged/side/1_SIDE.JPG", "damaged/Side/2_side.jpg", "intact/side/3_Side.jpg"]
+    table, misfits = read_layout(names)
+    assert misfits == []
+    assert table["item"].tolist() == ["2", "1", "3"]
+    assert table["view"].nunique() == 1
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,13 @@ def png(width, height, depth, kind, rows):
     return data
 
 
+def sixteen_bits(values, colors):
+    """A PNG of gray values (H, W), 0 to 65535, in one channel or in three."""
+    rows = np.repeat(values[..., None], colors, axis=2).astype(">u2")
+    height, width = values.shape
+    return png(width, height, 16, {1: 0, 3: 2}[colors], b"".join(b"\0" + row.tobytes() for row in rows))
+
+
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 JPEG = saved(Image.fromarray(NOISE), "JPEG")
 
@@ -226,11 +233,19 @@ def test_a_wrong_tag_beside_the_orientation_does_no_harm():
 
 
 def test_a_12_bit_picture_in_16_bits_is_refused_with_the_remedy():
-    bits = {}
-    for largest in (4095, 65535):
-        buffer = io.BytesIO()
-        Image.fromarray(np.linspace(0, largest, 64).reshape(8, 8).astype(np.uint16)).save(buffer, "PNG")
-        bits[largest] = buffer.getvalue()
-    with pytest.raises(PhotoError, match=r"no value above 4,095 of 16 bits.*: multiply 12 bits by 16"):
-        decode(bits[4095])
-    assert decode(bits[65535])[0].getextrema()[0] == (0, 255)
+    ramp = np.linspace(0, 1, 64).reshape(8, 8)
+    for colors in (1, 3):
+        with pytest.raises(PhotoError, match=r"^no value above a sixteenth of 16 bits.*: multiply 12 bits by 16"):
+            decode(sixteen_bits(ramp * 4095, colors))
+        assert decode(sixteen_bits(ramp * 65535, colors))[0].getextrema()[0] == (0, 255)
+
+
+def test_16_bits_may_come_in_either_byte_order():
+    ramp = np.linspace(0, 65535, 64).reshape(8, 8)
+    little, big = (
+        decode(saved(Image.frombytes(mode, (8, 8), ramp.astype(kind).tobytes()), "TIFF"))
+        for mode, kind in (("I;16", "<u2"), ("I;16B", ">u2"))
+    )
+    assert big[1] == little[1] == ["16-bit", "gray"]
+    assert np.array_equal(big[0], little[0])
+    assert big[0].getextrema()[0] == (0, 255)

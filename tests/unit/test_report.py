@@ -1,6 +1,7 @@
 import base64
 import re
 import sys
+import urllib.parse
 
 import nbformat
 import pytest
@@ -45,6 +46,30 @@ def written(notebook):
     """(index, page) of its report."""
     index = report.write_report([notebook], notebook.parent / "report")
     return index.read_text(), index.with_name("01-First.html").read_text()
+
+
+def test_a_file_that_is_no_notebook_is_named(tmp_path):
+    for number, text in enumerate(["", "[1]", "{}", '{"nbformat": 4}', '{"nbformat": 3, "worksheets": []}']):
+        (tmp_path / f"{number}.ipynb").write_text(text)
+        with pytest.raises(ValueError, match=rf"{number}\.ipynb is no notebook"):
+            report.write_report([tmp_path / f"{number}.ipynb"], tmp_path / "report")
+
+
+@pytest.mark.parametrize("name", ["01-First", "index"])
+def test_two_pages_of_one_name_are_refused(notebook, tmp_path, name):
+    other = tmp_path / f"{name}.ipynb"
+    other.write_bytes(notebook.read_bytes())
+    with pytest.raises(ValueError, match=rf"two pages would be called {name}\.html: rename a notebook"):
+        report.write_report([notebook, other], tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+
+
+def test_the_index_finds_a_page_whatever_its_name(notebook, tmp_path):
+    (tmp_path / "run #2 50%.ipynb").write_bytes(notebook.read_bytes())
+    index = report.write_report([tmp_path / "run #2 50%.ipynb"], tmp_path)
+    link = re.search(r'href="([^"]+)"', index.read_text())[1]
+    assert (tmp_path / urllib.parse.unquote(link)).is_file()
+    assert "#" not in link
 
 
 def test_a_page_has_its_outputs_and_its_code_a_tick_away(written):

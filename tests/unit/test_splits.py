@@ -43,6 +43,27 @@ def test_every_label_gives_its_fraction_to_each_split(counts, seed):
         assert sizes["test"] == max(1, round(0.3 * count))
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_every_label_gives_its_fraction_where_photos_of_both_look_alike(order):
+    alike = {f"a{number}": 999 for number in range(12)} | {f"b{number}": 999 for number in range(60)}
+    table = photos(items_of(a=40, b=80), group=alike).iloc[::order]
+    by_counts = splits.assign_counts(table, train=20, validation=8, seed=0)
+    for divided, wanted in ((divide(table)[0], {"a": (8, 8), "b": (4, 16)}), (by_counts, {"a": (8, 12), "b": (8, 12)})):
+        for label, (validation, test) in wanted.items():
+            sizes = divided[divided["label"] == label].groupby("split")["item"].nunique()
+            assert (sizes["validation"], sizes["test"]) == (validation, test)
+
+
+def test_numbering_that_starts_again_in_each_split_is_named():
+    tables = []
+    for split, count in {"train": 10, "validation": 3, "test": 3}.items():
+        items = items_of(a=count, b=count)
+        tables.append(photos(items, split={item: split for _, item in items}))
+    table = pd.concat(tables)
+    with pytest.raises(SplitError, match="6 items stand in several splits: where numbering starts again in each, make"):
+        divide(table.assign(group=table.groupby("item").ngroup()))
+
+
 def test_the_same_seed_divides_the_same_way_and_another_does_not():
     table = photos(items_of(a=30, b=30))
     first, again, other = (divide(table, seed=seed)[0]["split"].tolist() for seed in (1, 1, 2))
