@@ -171,7 +171,7 @@ def _copy(network: nn.Module, device: torch.device, *, folded: bool = True) -> n
     """What explanations work on: the network without in-place layers, its norms folded."""
     copied = without_inplace(network).eval()
     copied = compute.fold_norms(copied) if folded else copied
-    return copied.requires_grad_(False).to(device, memory_format=torch.channels_last)
+    return copied.requires_grad_(False).to(device, memory_format=compute.memory_format(device))
 
 
 def _noise_tunnel(

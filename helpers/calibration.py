@@ -9,7 +9,7 @@ from scipy.special import softmax
 
 NEVER = 2.0  # a threshold that no probability reaches, not even a rounded one; JSON knows no infinity
 _COLDEST, _HOTTEST = 0.05, 20.0
-_LEAST = 1e-12  # of a probability: its logarithm must be a number
+_LEAST = np.finfo(np.float32).tiny  # of a probability: its logarithm must be a number
 _SUREST = 1 - 1e-6  # of a threshold: the probabilities of items come no nearer to 1
 
 

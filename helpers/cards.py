@@ -144,7 +144,7 @@ def _load_model(archive: Archive, name: str) -> Model:
         _check(card, network)
     except ArchiveError:
         raise
-    except (KeyError, TypeError, ValueError, safetensors.SafetensorError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, safetensors.SafetensorError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise ArchiveError(
             f"{archive.path}: {name} cannot be read ({reason}): make it again, with the notebook that wrote it"

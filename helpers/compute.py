@@ -18,7 +18,7 @@ _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # as in the C library's malloc.h
 
 
 def precision(device: torch.device) -> torch.dtype:
-    """The fastest sound precision: bfloat16 where the hardware has it, float16 on older GPUs, else float32.
+    """The fastest sound precision: bfloat16 where the hardware says it has it, float16 on older GPUs, else float32.
 
     On a CPU bfloat16 makes inference and training 1.2 to 2.9 times faster (docs/benchmarks.md).
     """
@@ -39,15 +39,24 @@ def autocast(module: nn.Module, device: torch.device, *, learning: bool) -> Iter
     for layer in kept:
         layer.__class__ = _FloatConv2d
     try:
-        with torch.autocast(device.type, chosen, enabled=chosen != torch.float32):
+        with contextlib.nullcontext() if chosen == torch.float32 else torch.autocast(device.type, chosen):
             yield
     finally:
         for layer in kept:
             layer.__class__ = nn.Conv2d
 
 
+def memory_format(device: torch.device) -> torch.memory_format:
+    """The memory order of networks and images: the color channels last, in which convolutions are faster.
+
+    Not on a Mac's GPU, where gradients of normalizations in that order are wrong, and those of poolings end the process
+    (PyTorch's issues 175189 and 175190).
+    """
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
+
+
 def fork_rng(device: torch.device) -> contextlib.AbstractContextManager:
-    """A context that gives the random numbers of the CPU and of that device back as it found them."""
+    """A context that gives the random numbers of the CPU, and of that device if it has CUDA, back as it found them."""
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
@@ -59,7 +68,8 @@ def keep_memory() -> None:
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
-        library.mallopt(_MMAP_THRESHOLD, 2**30)
+        # Older ones take 32 MiB at most, and after the next call no longer find a threshold by themselves.
+        library.mallopt(_MMAP_THRESHOLD, 2**30) or library.mallopt(_MMAP_THRESHOLD, 2**25)
         library.mallopt(_TRIM_THRESHOLD, 2**30)
 
 
@@ -80,7 +90,7 @@ def inference(
     It works on a copy in evaluation mode whose batch normalization is folded into the convolutions before it.
     mirrored: the mean of what it gives for each image and for its mirror image (Krizhevsky, Sutskever and Hinton 2012).
     """
-    copied = fold_norms(copy.deepcopy(module).eval()).to(device, memory_format=torch.channels_last)
+    copied = fold_norms(copy.deepcopy(module).eval()).to(device, memory_format=memory_format(device))
 
     def run(images: torch.Tensor) -> torch.Tensor:
         with torch.no_grad(), autocast(copied, device, learning=False):

@@ -141,7 +141,7 @@ class _BatchNorm(nn.BatchNorm2d):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if not self.training or processes() == 1:
             return super().forward(images)
-        values = images.float()
+        values = images.float() - self.running_mean.view(1, -1, 1, 1)  # near 0, or their squares would lose digits
         count = torch.full_like(self.running_mean, values.numel() / values.shape[1])
         sums = torch.stack([count, values.sum((0, 2, 3)), values.square().sum((0, 2, 3))])
         count, mean, square = _Total.apply(sums)
@@ -149,7 +149,7 @@ class _BatchNorm(nn.BatchNorm2d):
         variance = (square - mean.square()).clamp(min=0)
         with torch.no_grad():
             self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
+            self.running_mean += self.momentum * mean
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
         scale, shift = (variance + self.eps).rsqrt(), 0.0
         if self.affine:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from helpers import arrays
+from helpers import arrays, compute
 from helpers.archives import Archive, threaded
 from helpers.cartons import Crop, inside
 from helpers.catalog import Dataset
@@ -109,7 +109,7 @@ def normalize(images: torch.Tensor, mean: Sequence[float], deviation: Sequence[f
     shape = (1, 3, 1, 1)
     shift = torch.tensor(mean, device=images.device).view(shape) * 255
     scale = torch.tensor(deviation, device=images.device).view(shape) * 255
-    return (images - shift).div_(scale).contiguous(memory_format=torch.channels_last)
+    return (images - shift).div_(scale).contiguous(memory_format=compute.memory_format(images.device))
 
 
 def normalized_batches(

@@ -19,14 +19,15 @@ APART = "its photos lie in several folders (one serial given twice?)"
 def item_and_view(name: str, views: set[str]) -> tuple[str, str]:
     """The item and the view that a photo's name says, in capitals or not.
 
-    The name itself and "" where it says none, or is not that of a photo.
+    The name itself and "" where it says none, has no serial before the view, or is not that of a photo.
     """
     path = PurePosixPath(composed(name))
     if path.suffix and path.suffix.lower() not in EXTENSIONS:
         return name, ""
     for view in sorted(views, key=len, reverse=True):  # left_side before side
         if path.stem.lower().endswith(f"_{view}".lower()):
-            return path.stem[: -len(view) - 1], view
+            serial = path.stem[: -len(view) - 1]
+            return (serial, view) if serial.strip() else (name, "")
     folder = next((view for view in views if view.lower() == path.parent.name.lower()), "")
     return (path.stem, folder) if folder else (name, "")
 

@@ -7,12 +7,12 @@ torchrun --nproc-per-node 2 -m helpers.launch transfer/data.zip transfer/models.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import shutil
 import subprocess
 import sys
 from collections import deque
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
@@ -53,7 +53,7 @@ def fit_distributed(
     command += ["--weights", weights, "--views", *views, "--device", device.type]
     command += ["--image-height", str(images.shape[2]), "--image-width", str(images.shape[3])]
     command += ["--crop", *dataset.backgrounds] if dataset.backgrounds else []
-    command += ["--recipe", json.dumps(asdict(recipe)), "--work", str(folder)]
+    command += ["--recipe", json.dumps(dataclasses.asdict(recipe)), "--work", str(folder)]
     lines: deque[str] = deque(maxlen=200)  # torchrun says a lot of its own after an error
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
         for line in running.stdout:
@@ -81,8 +81,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="a folder for checkpoints, which stay; if not given, they do not")
     wanted = parser.parse_args()
     compute.keep_memory()
-    device = distributed.start(session.pick_device(wanted.device))
-    _fit(wanted, device)
+    try:
+        device = distributed.start(session.pick_device(wanted.device))
+        _fit(wanted, device)
+    except (ValueError, OSError, networks.WeightsError) as error:  # what a user can mend, in one sentence
+        sys.exit(f"helpers.launch: {error}")
     distributed.stop()  # not after an error: it would wait for processes that wait for this one, and hide the reason
 
 
@@ -97,7 +100,8 @@ def _fit(wanted: argparse.Namespace, device: torch.device) -> None:
     dataset = crops.with_crops(dataset, {view: found[view] for view in wanted.crop}, size[1] / size[0])
     recipe = _recipe(wanted.weights, wanted.recipe)
     views = wanted.views or dataset.views or [""]
-    folder = wanted.work or output.with_suffix(".work")
+    session.set_seed(recipe.seed)
+    folder = wanted.work or output.with_suffix(".launch.work")  # not .work: a notebook may keep its own there
     images = _load_together(dataset, *size)
     model = training.fit(wanted.architecture, wanted.weights, dataset, images, views, recipe, device, folder=folder)
     if distributed.is_first():
@@ -109,12 +113,18 @@ def _fit(wanted: argparse.Namespace, device: torch.device) -> None:
 
 
 def _recipe(weights: str, fields: dict[str, object]) -> Recipe:
-    """The usual one for these weights, with other fields where they are given, as a card holds them."""
+    """The usual one for these weights, with other fields where they are given, as a card holds them.
+
+    Raises ValueError for a field that a recipe does not have.
+    """
+    known = [one.name for one in dataclasses.fields(Recipe)]
+    if unknown := set(fields) - set(known):
+        raise ValueError(f"--recipe: no field is called {', '.join(unknown)}; there are {', '.join(known)}")
     epochs, rate = (24, 1e-3) if weights == "none" else (12, 2e-4)
     usual = transfer(weights, Phase("head", "head", 4), Phase("fine-tuning", "last stage", epochs, rate), 16, seed=0)
     if "phases" in fields:
         fields = fields | {"phases": [Phase(*phase) for phase in fields["phases"]]}
-    return replace(usual, **fields)
+    return dataclasses.replace(usual, **fields)
 
 
 def _load_together(dataset: Dataset, height: int, width: int) -> Array:

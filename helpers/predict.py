@@ -35,6 +35,7 @@ from helpers.unrolling import renamed, unroll
 
 NOT_FOUND = "no item is found (is the belt empty, the camera dark or moved?)"
 NO_BOX = "no box like those that the network learned from is found"
+NO_NUMBER = "the network gives no number for it on this device: take --device cpu"
 UNFAMILIAR = "unlike all that the network learned from (another product, another light, or the camera moved?)"
 _BATCH_SIZE = 32
 
@@ -62,11 +63,15 @@ def probabilities(
     """(len(rows), C), not calibrated, of the images (N, 3, H, W) uint8 in these rows, normalized as the card says.
 
     Where the card says that it is mirrored, see `compute.inference`. The network is left as it was.
+    Raises FloatingPointError where what it gives is no number, as half precision may bring about.
     """
     network, card = model.network, model.card
     run = compute.inference(network, device, mirrored=card["mirrored"])
     seen = normalized_batches(images, rows, card["normalization"], device, batch_size)
-    return torch.cat([run(batch).softmax(1).cpu() for batch in seen]).numpy()
+    found = torch.cat([run(batch).softmax(1).cpu() for batch in seen])
+    if lost := int(found.isnan().any(1).sum()):
+        raise FloatingPointError(f"The network gives no number for {lost} of {len(rows)} images: take device='cpu'")
+    return found.numpy()
 
 
 def look(
@@ -104,7 +109,7 @@ def _answered(batch: list[Seen], run: novelty.Run, card: dict, device: torch.dev
     """A row for each, as `answers` says it. run: of `novelty.inference`."""
     classes = card["classes"]
     found = np.full((len(batch), len(classes)), np.nan)
-    remarks = np.array([one.remark for one in batch], object)
+    remarks, problems = (np.array([getattr(one, what) for one in batch], object) for what in ("remark", "problem"))
     usable = np.array([one.pixels is not None for one in batch], bool)
     if usable.any():
         images = torch.stack([one.pixels for one in batch if one.pixels is not None])
@@ -112,24 +117,25 @@ def _answered(batch: list[Seen], run: novelty.Run, card: dict, device: torch.dev
         logits, unfamiliar = run(normalize(images.to(device), **card["normalization"]), views)
         found[usable] = (logits / card["temperature"]).softmax(1).cpu()
         remarks[usable] = np.where((remarks[usable] == "") & unfamiliar, UNFAMILIAR, remarks[usable])
+        problems[usable & np.isnan(found).any(1)] = NO_NUMBER
     confidence = found.max(1)
     called = np.array(classes, object)[np.nan_to_num(found).argmax(1)]
     sure = (confidence >= card["threshold"]) & (remarks == "")
     called = np.where(np.isnan(confidence), "", np.where(sure, called, NOT_SURE))
     table = pd.DataFrame({"name": [one.name for one in batch], "answer": called, "confidence": confidence})
-    notes = pd.DataFrame({"remark": remarks, "problem": [one.problem for one in batch]})
+    notes = pd.DataFrame({"remark": remarks, "problem": problems})
     return pd.concat([table, pd.DataFrame(found, columns=classes), notes], axis=1)
 
 
 def _seen(name: str, data: bytes | ArchiveError, card: dict) -> Seen:
     height, width = card["input"]["height"], card["input"]["width"]
+    view = item_and_view(name, set(card["views"]) - {""})[1]
     if isinstance(data, ArchiveError):
         return Seen(name, None, str(data))
     try:
-        photo = _stored(name, data, card)
+        photo = decode(data, name)[0] if view in card["unrolled"] else _stored(name, data, card)
     except PhotoError as error:
         return Seen(name, None, str(error))
-    view = item_and_view(name, set(card["views"]) - {""})[1]
     background = card["backgrounds"].get(view)
     crop = crops.crop_of(photo, background, width / height) if background else None
     remark = NOT_FOUND if crop and not crop.outline else ""
@@ -181,8 +187,10 @@ def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.dev
     What the card unrolls is a view as any other, made from the photo (`unrolling.unroll`).
     An item without a usable photo has a row with the problem, to be inspected, and so has a file that is no photo or
     whose view nobody knows, under its own name.
-    Raises ValueError where two of the networks would answer the same photo.
+    Raises ValueError where two of the networks would answer the same photo, or were never tested together.
     """
+    if len(kinds := {model.card["architecture"] for model in members.values()}) > 1:
+        raise ValueError(f"{' and '.join(sorted(kinds))} were never tested together: choose one of them (--network)")
     by_view = {view: key for key, model in members.items() for view in model.card["views"]}
     if len(by_view) < sum(len(model.card["views"]) for model in members.values()):
         raise ValueError(f"{', '.join(members)} answer the same photos: choose one of them (--network)")
@@ -300,8 +308,7 @@ def _tested(members: dict[str, Model]) -> str:
     view = views[0] if len(views) == 1 else FUSED
     names = ["tested", "accuracy", "accuracy low", "accuracy high", "recall low"]
     found = [[row.get(name) for name in names] for row in rows if row.get("view", view) == view]
-    several = len({card["architecture"] for card in known}) > 1  # they were never tested together
-    if several or not found or None in found[0]:
+    if not found or None in found[0]:
         return ""
     tested, accuracy, low, high, recall_low = found[0]
     shown = recall_low > 1 / len(known[0]["classes"])  # the mean class recall of guesses

@@ -66,6 +66,8 @@ class Recipe:
             raise ValueError(f"label_smoothing={self.label_smoothing} must be from 0 to below 1")
         if self.patience < 0:
             raise ValueError(f"patience={self.patience} must be 0 or more")
+        if self.copies is not None and self.copies < 0:
+            raise ValueError(f"copies={self.copies} must be 0 or more")
         for phase in self.phases:
             if phase.epochs < 0:
                 raise ValueError(f"{phase.name}: {phase.epochs} epochs: give 0 or more")

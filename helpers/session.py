@@ -121,7 +121,8 @@ def resolve_weights(weights: str) -> str:
 def pick_device(device: str) -> torch.device:
     """The device of that name, or for "auto" a GPU where there is one. Raises ParameterError where it is not there.
 
-    "auto" never takes "mps": PyTorch has no poolings there whose sizes do not divide, as those of VGG.
+    "auto" never takes "mps", on which nothing here was ever run: PyTorch has no poolings there whose sizes do not
+    divide, as those of VGG.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -141,12 +142,16 @@ def describe(device: torch.device) -> str:
 
 
 def set_seed(seed: int) -> None:
-    """Seed every generator that a library may draw from. Raises ParameterError for a number that none takes."""
+    """Seed every generator that a library may draw from, and take convolutions that give the same each time.
+
+    Raises ParameterError for a number that no generator takes.
+    """
     if not 0 <= seed < 2**32:
         raise ParameterError(f"seed={seed} must be 0 or more, and below 2 to the power of 32")
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+    torch.backends.cudnn.deterministic = True
 
 
 def check_parameters(namespace: dict[str, object], **several: tuple[type | str, ...]) -> dict[str, object]:

@@ -77,7 +77,7 @@ def train(
     from the weights kept so far. Losses are means over samples.
     cache: a folder for activations that memory cannot hold. checkpoint: a file written after epochs, as often as a
     tenth of the time allows, and at the end. A run that finds its own goes on from there, with the result of an
-    unbroken one; identity and recipe tell whose it is.
+    unbroken one (on a GPU, if its kernels always give the same); identity and recipe tell whose it is.
     shared: what frozen parts give for all images, by the `train` of the phase that learns on it.
     Raises ValueError where a split or the recipe is empty, FloatingPointError where the loss is no longer a number,
     MemoryError where a GPU's memory ends.
@@ -85,7 +85,7 @@ def train(
     _check(examples, recipe)
     key = checkpoints.key_of([identity, asdict(recipe)], examples)
     report = report if distributed.is_first() else dialog.quiet
-    network.to(device, memory_format=torch.channels_last)
+    network.to(device, memory_format=compute.memory_format(device))
     state = _resume(checkpoint, key, network, report)
     history, kept, current = state.history, state.kept, None
     written, writing = -math.inf, 0.0  # when the last checkpoint was, and how long it took

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy.stats import binomtest
 
 _ROUNDS = 1000  # of the bootstrap
@@ -75,16 +76,19 @@ def bootstrap(statistic: Callable[[np.ndarray], float | np.ndarray], groups: Seq
     return Interval(low, high)
 
 
-def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> float:
+def mcnemar(first_right: np.ndarray, second_right: np.ndarray, groups: Iterable) -> float:
     """How likely two networks differ at least so much on the same cases, were they equally good: the exact p-value.
 
-    first_right, second_right: (N,) bool, whether each was right. Only the cases in which one was right tell.
-    Source: McNemar (1947), Note on the Sampling Error of the Difference Between Correlated Proportions.
+    first_right, second_right: (N,) bool, whether each was right. groups: (N,), cases that belong together, such as
+    photos that look the same: all of a group count as one, for the network that was right on more of them. Only groups
+    in which one was right more often tell.
+    Source: McNemar (1947), Note on the Sampling Error of the Difference Between Correlated Proportions; for groups, the
+    sign test of their sums.
     """
-    first_only = int((first_right & ~second_right).sum())
-    second_only = int((second_right & ~first_right).sum())
-    told = first_only + second_only
-    return float(binomtest(first_only, told).pvalue) if told else 1.0
+    leads = np.asarray(first_right, int) - np.asarray(second_right, int)
+    leads = pd.Series(leads).groupby(np.asarray(groups)).sum()
+    told = int((leads != 0).sum())
+    return float(binomtest(int((leads > 0).sum()), told).pvalue) if told else 1.0
 
 
 def verdict(first: str, second: str, first_right: np.ndarray, second_right: np.ndarray, p: float) -> str:

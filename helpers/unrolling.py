@@ -167,8 +167,7 @@ def _drawn(photo: Image.Image, faces: np.ndarray) -> tuple[np.ndarray, np.ndarra
         face = np.diag([1 / shrink, 1 / shrink, 1]) @ face / face[2, 2]
         how = ((_FACE_PX, _FACE_PX), Image.Transform.PERSPECTIVE, face.ravel()[:8].tolist())
         pictures.append(np.asarray(photo.transform(*how, Image.Resampling.BICUBIC)))
-        towards_the_camera = np.linalg.det(face) > 0
-        shown.append((np.asarray(known.transform(*how)) > 0) & towards_the_camera)
+        shown.append((np.asarray(known.transform(*how)) > 0) & _is_towards_the_camera(face))
     return np.concatenate(pictures, 1), np.concatenate(shown, 1)
 
 
@@ -182,17 +181,23 @@ def _difference(photo: Image.Image, faces: np.ndarray, unrolling: Unrolling) -> 
 
 
 def _unrolled_boxes(damage: list[list], faces: np.ndarray) -> list[list]:
-    """Damage boxes (name, left, top, right, bottom) of a photo where they lie in the picture, on each face."""
+    """Damage boxes (name, left, top, right, bottom) of a photo where they lie in the picture, on each face seen."""
     found = []
     for name, left, top, right, bottom in damage:
         corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], float)
         for number, face in enumerate(faces):
+            if not _is_towards_the_camera(face):
+                continue
             places = _places(corners, np.linalg.inv(face)).clip(0, _FACE_PX)
             low, high = places.min(0).round().astype(int), places.max(0).round().astype(int)
             if (high - low).min() >= _LEAST_BOX_PX:
                 offset = np.array([number * _FACE_PX, 0])
                 found.append([name, *(low + offset).tolist(), *(high + offset).tolist()])
     return found
+
+
+def _is_towards_the_camera(face: np.ndarray) -> bool:
+    return bool(np.linalg.det(face / face[2, 2]) > 0)
 
 
 def _places(points: np.ndarray, homography: np.ndarray) -> np.ndarray:

@@ -142,6 +142,7 @@ def test_the_same_networks_give_the_same_bytes(small, card, comparison, tmp_path
     ("member", "data", "message"),
     [
         ("card.json", b'{"format_version": 5}', r"^[^:]+: one has format 5, not 10: make it again, with the notebook"),
+        ("card.json", b"[]", r"one cannot be read .*make it again, with the notebook that wrote it"),
         ("card.json", b"{", r"one cannot be read .*make it again, with the notebook that wrote it"),
         ("card.json", b'{"format_version": 10}', r"one cannot be read \('architecture'\)"),
         ("model.safetensors", b"no tensors", r"one cannot be read .*make it again, with the notebook that wrote it"),
@@ -182,6 +183,13 @@ DECISION = {"defect": "blue", "views": [], "pass_below": 0.1, "reject_from": 0.9
 def test_a_card_that_would_answer_wrongly_is_refused(small, card, comparison, tmp_path, facts, wrong):
     cards.save_models(tmp_path / "models.zip", {"one": cards.Model(small, card | facts)}, comparison)
     with pytest.raises(ArchiveError, match=rf"one cannot be read \({wrong} cannot be right\)"):
+        cards.load_models(tmp_path / "models.zip")
+
+
+@pytest.mark.parametrize("facts", [{"unrolled": []}, {"decision": ["blue"]}])
+def test_a_part_of_a_card_of_another_kind_is_refused(small, card, comparison, tmp_path, facts):
+    cards.save_models(tmp_path / "models.zip", {"one": cards.Model(small, card | facts)}, comparison)
+    with pytest.raises(ArchiveError, match=r"one cannot be read .*make it again, with the notebook that wrote it"):
         cards.load_models(tmp_path / "models.zip")
 
 

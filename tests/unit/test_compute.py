@@ -113,6 +113,11 @@ def test_a_call_takes_the_median_of_nine_after_a_warm_up(monkeypatch):
     assert len(calls) == 10
 
 
+def test_on_a_macs_gpu_memory_has_the_plain_order():
+    orders = [compute.memory_format(torch.device(kind)) for kind in ("cpu", "cuda", "mps")]
+    assert orders == [torch.channels_last, torch.channels_last, torch.contiguous_format]
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep memory in their own way")
 def test_memory_given_back_serves_the_next_tensor():
     script = """

@@ -28,6 +28,18 @@ def test_layers_see_whole_batches_only_for_a_while():
     assert [type(layer) for layer in network.modules()] == kinds
 
 
+def test_norms_over_processes_are_exact_far_from_zero(monkeypatch):
+    monkeypatch.setattr(distributed, "processes", lambda: 2)
+    monkeypatch.setattr(distributed, "total", lambda sums: sums)  # the other process has nothing
+    images = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)) + 1000
+    usual, own = nn.BatchNorm2d(3), distributed._BatchNorm(3)
+    for layer in (usual, own):
+        layer.running_mean.fill_(999.0)
+    torch.testing.assert_close(own(images), usual(images), atol=1e-3, rtol=0)
+    torch.testing.assert_close(own.running_mean, usual.running_mean)
+    torch.testing.assert_close(own.running_var, usual.running_var)
+
+
 def test_dropout_keeps_the_mean_and_drops_its_share():
     torch.manual_seed(0)
     layer = distributed._Dropout(0.25)

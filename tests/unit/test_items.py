@@ -25,6 +25,7 @@ def answered(*rows):
         ("a_b_top.jpg", ("a_b", "top")),
         ("1.jpg", ("1.jpg", "")),
         ("1_side.txt", ("1_side.txt", "")),
+        ("side/_side.jpg", ("side/_side.jpg", "")),  # a scanner that read nothing
         ("1_side", ("1", "side")),
     ],
 )

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 import types
@@ -33,8 +34,28 @@ def test_the_command_cuts_photos_out_where_it_is_asked_to(command, tmp_path):
     path = command("cut.zip", "--crop", "top")
     assert list(cards.load_models(path)["small_cnn"].card["backgrounds"]) == ["top"]
     assert [file.name for file in tmp_path.iterdir()] == ["cut.zip"]
-    with pytest.raises(ValueError, match="--crop: no view to cut out is called below; there are side, top"):
-        command("none.zip", "--crop", "below")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--crop", "below"], "--crop: no view to cut out is called below; there are side, top"),
+        (["--recipe", '{"batchsize": 4}'], "--recipe: no field is called batchsize; there are phases, batch_size, "),
+        (["--recipe", '{"copies": -1}'], "copies=-1 must be 0 or more"),
+        (["--weights", "nothing.pth"], "nothing.pth"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_sentence(command, tmp_path, options, told):
+    with pytest.raises(SystemExit, match=f"^helpers.launch: .*{re.escape(told)}"):
+        command("none.zip", *options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_checkpoints_of_a_notebook_stay(command, tmp_path):
+    (tmp_path / "models.work").mkdir()
+    (tmp_path / "models.work" / "kept.safetensors").write_bytes(b"")
+    command("models.zip")
+    assert sorted(file.name for file in tmp_path.rglob("*")) == ["kept.safetensors", "models.work", "models.zip"]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ CPU = torch.device("cpu")
 BLUE, RED = 0, 1
 PLAIN = {  # what the card of a network says that needs nothing special
     **{
+        "architecture": "small_cnn",
         "views": [""],
         "temperature": 1.0,
         "threshold": 0.0,
@@ -29,7 +30,7 @@ PLAIN = {  # what the card of a network says that needs nothing special
     **{"mirrored": False, "novelty_thresholds": {}},
 }
 SAVED = PLAIN | {  # and one that can be loaded
-    **{"format_version": cards.FORMAT_VERSION, "architecture": "small_cnn", "classes": ["blue", "red"]},
+    **{"format_version": cards.FORMAT_VERSION, "classes": ["blue", "red"]},
     **{"input": {"height": 16, "width": 16}, "normalization": networks.IMAGENET_NORMALIZATION},
 }
 
@@ -77,6 +78,12 @@ def test_a_mirrored_look_averages_the_logits_of_both():
         expected = ((network.eval()(seen) + network(seen.flip(3))) / 2).softmax(1)
     answers = predict.probabilities(carded(network, mirrored=True), pixels, np.arange(3), CPU)
     np.testing.assert_allclose(answers, expected, atol=1e-6)
+
+
+def test_images_without_a_number_are_counted_and_refused(network, halves):
+    network.register_forward_hook(lambda *_: torch.tensor([[1.0, 2.0], [math.inf, 1.0], [math.nan, 0.0]]))
+    with pytest.raises(FloatingPointError, match="gives no number for 2 of 3 images: take device='cpu'"):
+        predict.probabilities(carded(network, halves), plain([BLUE, RED, BLUE]), np.arange(3), CPU)
 
 
 def test_it_pays_to_look_twice_where_the_mirror_image_is_called_better():
@@ -202,6 +209,7 @@ def test_data_of_other_classes_are_refused(model):
         cards.check_classes(model.card, ["cat", "dog"])
 
 
+VIEWS = ["side", "top"]
 BLUE_PHOTO, RED_PHOTO = photo((0, 0, 255)), photo((255, 0, 0))
 SURE = 1 / (1 + math.exp(-2))
 
@@ -458,6 +466,30 @@ def test_an_item_that_is_unlike_all_that_was_learned_from_is_inspected_however_s
     assert table["remark"].tolist() == ["", f"top: {predict.UNFAMILIAR}"]
 
 
+def test_a_photo_without_a_number_has_a_problem_and_the_others_their_answers(line, monkeypatch):
+    def overflowing(pixels, views):
+        return torch.stack([torch.full((len(views),), 3.0), pixels[:, 0].amax((1, 2)) * torch.inf], 1), [False] * len(
+            views
+        )
+
+    monkeypatch.setattr(predict.novelty, "inference", lambda model, device: overflowing)
+    line["both"].card["normalization"] = {"mean": [0.5] * 3, "deviation": [1.0] * 3}  # blue -inf, red inf
+    photos = [(f"{item}_{view}.png", data) for item, data in (("1", BLUE_PHOTO), ("2", RED_PHOTO)) for view in VIEWS]
+    table = predict.decide(line, photos, CPU)
+    assert table["action"].tolist() == ["pass", "inspect"]
+    assert table["problem"].tolist() == ["", f"side: {predict.NO_NUMBER}; top: {predict.NO_NUMBER}"]
+
+
+def test_what_was_unrolled_is_not_shrunk_as_photos_are(line):
+    card = line["both"].card | {"stored": {"height": 8, "width": 8}, "unrolled": {"top": {"view": "side"}}}
+    stripes = np.zeros((4, 64, 3), np.uint8)
+    stripes[:, ::2] = 200
+    card["input"] = {"height": 4, "width": 64}
+    seen = {view: predict._seen(f"1_{view}.png", png(stripes), card).pixels.float() for view in VIEWS}
+    assert seen["top"].std() == pytest.approx(100, abs=1)
+    assert seen["side"].std() < 10
+
+
 def test_two_networks_for_the_same_photos_are_refused(line):
     with pytest.raises(ValueError, match=r"both, other answer the same photos: choose one of them \(--network\)"):
         predict.decide(line | {"other": line["both"]}, [("1_side.png", BLUE_PHOTO)], CPU)
@@ -613,13 +645,14 @@ def test_of_a_test_that_the_card_does_not_hold_nothing_is_said(metrics, command,
     assert "In its test" not in capsys.readouterr().out
 
 
-def test_networks_that_were_not_tested_together_have_no_figures(line):
+def test_networks_that_were_never_tested_together_are_refused(line):
     model = line["both"]
-    members = {name: model._replace(card=model.card | {"architecture": name}) for name in ("a", "b")}
-    for own in members.values():
-        own.card["metrics"] = [{"view": "fused", **TESTED, "recall low": 0.6}]
-    assert predict._tested({"a": members["a"]})
-    assert predict._tested(members) == ""
+    members = {
+        name: model._replace(card=model.card | {"architecture": name, "views": [view]})
+        for name, view in (("resnet18", "side"), ("vgg16", "top"))
+    }
+    with pytest.raises(ValueError, match=r"resnet18 and vgg16 were never tested together: choose one of them"):
+        predict.decide(members, [], CPU)
 
 
 def test_the_command_takes_photos_from_the_current_folder_alone(command, tmp_path, monkeypatch, capsys):

@@ -79,15 +79,24 @@ def test_the_verdict_names_the_one_that_is_right_more_often(p, told):
 def test_mcnemar_counts_only_the_cases_that_one_got_right():
     first = np.array([True] * 5 + [False] + [True] * 20)
     second = np.array([False] * 5 + [True] + [True] * 20)
-    assert uncertainty.mcnemar(first, second) == pytest.approx(2 * (1 + 6) / 2**6)  # 1 or 0 of 6, on either side
-    assert uncertainty.mcnemar(second, first) == uncertainty.mcnemar(first, second)
-    assert uncertainty.mcnemar(first, first) == 1.0
+    alone = range(26)
+    assert uncertainty.mcnemar(first, second, alone) == pytest.approx(2 * (1 + 6) / 2**6)  # 1 or 0 of 6, on either side
+    assert uncertainty.mcnemar(second, first, alone) == uncertainty.mcnemar(first, second, alone)
+    assert uncertainty.mcnemar(first, first, alone) == 1.0
 
 
 def test_networks_that_are_equally_good_seldom_seem_to_differ():
     generator = np.random.default_rng(0)
     right = generator.random((500, 2, 60)) < 0.8
-    assert np.mean([uncertainty.mcnemar(*pair) < 0.05 for pair in right]) <= 0.05
+    assert np.mean([uncertainty.mcnemar(*pair, range(60)) < 0.05 for pair in right]) <= 0.05
+
+
+def test_photos_of_one_thing_prove_no_more_than_one():
+    generator = np.random.default_rng(0)
+    groups = np.repeat(range(60), generator.integers(1, 5, 60))
+    right = (generator.random((500, 2, 60)) < 0.8)[..., groups]  # all photos of a thing are answered alike
+    assert np.mean([uncertainty.mcnemar(*pair, groups) < 0.05 for pair in right]) <= 0.05
+    assert np.mean([uncertainty.mcnemar(*pair, range(len(groups))) < 0.05 for pair in right]) > 0.1
 
 
 def test_several_figures_are_drawn_together():
@@ -134,7 +143,7 @@ def test_mcnemar_is_the_binomial_test_of_the_cases_that_tell(first_only, second_
     first = np.repeat([True, False, True], [first_only, second_only, both])
     second = np.repeat([False, True, True], [first_only, second_only, both])
     tails = 2 * binom.cdf(min(first_only, second_only), first_only + second_only, 0.5)
-    assert uncertainty.mcnemar(first, second) == pytest.approx(min(1.0, tails))
+    assert uncertainty.mcnemar(first, second, range(len(first))) == pytest.approx(min(1.0, tails))
 
 
 def test_rounds_in_which_a_figure_is_not_defined_do_not_count():

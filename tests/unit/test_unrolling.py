@@ -172,6 +172,8 @@ def test_a_face_that_looks_away_is_as_usual(learned):
     shown = unrolling._drawn(photo, np.stack([face, mirrored]))[1]
     assert shown[:, :FACE].all()
     assert not shown[:, FACE:].any()
+    boxes = unrolling._unrolled_boxes([["dent", 40, 40, 80, 80]], np.stack([face, mirrored]))
+    assert boxes == [["dent", 50, 50, 150, 150]]  # on the first alone
 
 
 def test_fine_print_is_averaged_and_not_skipped():
