@@ -22,10 +22,10 @@ from typing import TypeVar
 
 MAX_MEMBER_BYTES = 2 * 2**30
 MAX_TOTAL_BYTES = 256 * 2**30
-_AHEAD = 64  # results of threads that may wait to be taken
 _TRIED = 16  # tasks that are done without threads, to see how long one takes
 _WORTH_A_THREAD = 0.0007  # s
 _MOST_THREADS = 8  # each may hold a photo of MAX_PIXELS
+_AHEAD = 2 * _MOST_THREADS  # results that may wait to be taken, and files of any size that may wait for a thread
 _UNFINISHED = ".helpers-{}.unfinished"
 _DAY_SECONDS = 24 * 60 * 60
 _ZIP_ERRORS = (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError)  # the last two: odd names and versions
@@ -159,7 +159,7 @@ def atomic(path: Path) -> Iterator[Path]:
     unfinished = path.with_name(_UNFINISHED.format(uuid.uuid4().hex[:12]) + path.suffix)
     try:
         yield unfinished
-        with open(unfinished, "rb") as written:
+        with open(unfinished, "r+b") as written:
             os.fsync(written.fileno())  # or a power cut could leave an empty file under the final name
         os.replace(unfinished, path)
     except OSError as error:

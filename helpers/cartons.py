@@ -19,6 +19,7 @@ _RIM = 1.2  # of what is cut out, over the extent of the thing in it
 _MARGIN = 0.05  # of a thing's size (the root of its area), around it, that stays visible
 _SMALLEST, _LARGEST = 0.002, 0.7  # of the photo's area that a thing may have
 _LEAST_CONTRAST = 10.0  # gray levels between a thing and the background: noise and the traces of JPEG have less than 5
+_BESIDE = 0.2  # of a thing's area: a further part that is larger is another thing
 _FEWEST = 5  # photos of a view in which a thing is found, for the median of them all to be the background
 _SMALLEST_USUAL = 0.01  # of the photo's area: where less differs in most photos, it is a label or dirt
 _MOST_UNEVEN = 6.0  # ratio of large things to small ones in the photos of one view
@@ -30,6 +31,7 @@ class Crop(NamedTuple):
     """What to cut out of a photo, in px of it: a rectangle, turned clockwise to the eye about its middle.
 
     outline: corners (x, y) of the convex part that is shown, all else in the rectangle is hidden; () shows all.
+    alone: False where another thing of some size lies in the photo, which is hidden, too.
     """
 
     left: float
@@ -38,20 +40,35 @@ class Crop(NamedTuple):
     bottom: float
     degrees: float = 0.0
     outline: tuple[tuple[float, float], ...] = ()
+    alone: bool = True
 
 
-def carton_masks(images: torch.Tensor, background: torch.Tensor, *, roughly: bool = False) -> np.ndarray:
-    """(N, H, W) bool: where the thing on the belt is, found without any label.
+class Things(NamedTuple):
+    """What lies on the belt in N photos.
+
+    masks: (N, H, W) bool, where the thing is; nowhere, where none is found. alone: (N,) bool, whether no other one lies
+    beside it.
+    """
+
+    masks: np.ndarray
+    alone: np.ndarray
+
+
+def find_things(images: torch.Tensor, background: torch.Tensor, *, roughly: bool = False) -> Things:
+    """Where the thing on the belt is in each photo, found without any label.
 
     images: (N, 3, H, W) uint8 of one view. background: (K, 3, H, W), the view without anything, at each position of the
     belt (see `backgrounds`); each image is compared with the one that it is most like.
     A pixel belongs to the thing where no shadow, a somewhat darker copy of the background, explains it. Of these pixels
     the largest connected part counts, with narrow gaps and all that its convex hull covers.
     roughly: where the background is a median of several positions, in which a belt has no gaps. Then a shadow may be of
-    any darkness, and gaps stay open: not all of the thing is found, but nothing else.
+    any darkness, and gaps stay open: not all of the thing is found, but nothing else. Several parts may be one thing
+    then, so each counts as alone.
     """
     darkest, gap = (0.0, _GAP_ROUGHLY) if roughly else (_DARKEST_SHADOW, _GAP)
-    return np.stack([_largest_part(_unexplained(image, background, darkest), gap) for image in images])
+    parts = [_largest_part(_unexplained(image, background, darkest), gap) for image in images]
+    masks, following = map(np.array, zip(*parts, strict=True))
+    return Things(masks, roughly | (following <= _BESIDE))
 
 
 def look_like_one_thing(masks: np.ndarray) -> bool:
@@ -176,20 +193,22 @@ def _unexplained(image: torch.Tensor, background: torch.Tensor, darkest_shadow: 
     return (image - shadow * expected).abs().amax(0).numpy()
 
 
-def _largest_part(difference: np.ndarray, gap: int) -> np.ndarray:
-    """(H, W) bool: the convex hull of the largest part that differs."""
+def _largest_part(difference: np.ndarray, gap: int) -> tuple[np.ndarray, float]:
+    """(H, W) bool: the convex hull of the largest part that differs; and how large the next one is for it."""
     smooth = ndimage.gaussian_filter(difference, 1)
     threshold = _otsu(smooth)
     if threshold < _LEAST_CONTRAST:
-        return np.zeros(difference.shape, bool)
+        return np.zeros(difference.shape, bool), 0.0
     different = ndimage.binary_opening(smooth > _LEAST_OF_OTSU * threshold)
     joined = ndimage.binary_closing(np.pad(different, gap), iterations=gap)[gap:-gap, gap:-gap]
     parts, count = ndimage.label(ndimage.binary_opening(joined, iterations=2))
     if count == 0:
-        return np.zeros(difference.shape, bool)
-    rows, columns = np.nonzero(parts == np.bincount(parts.ravel())[1:].argmax() + 1)
+        return np.zeros(difference.shape, bool), 0.0
+    areas = np.bincount(parts.ravel())[1:]
+    rows, columns = np.nonzero(parts == areas.argmax() + 1)
     points = np.stack([columns, rows], 1)
-    return inside(points[ConvexHull(points).vertices], *difference.shape)
+    following, largest = np.sort([0, *areas])[-2:]
+    return inside(points[ConvexHull(points).vertices], *difference.shape), following / largest
 
 
 def _otsu(values: np.ndarray) -> float:

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from helpers.backgrounds import by_position, median
-from helpers.cartons import Crop, carton_masks, crop_around, inside, look_like_one_thing, look_like_rectangles
+from helpers.cartons import Crop, Things, crop_around, find_things, inside, look_like_one_thing, look_like_rectangles
 from helpers.catalog import Dataset, rows_where
 from helpers.images import crop_to_photo, load_images
 from helpers.photos import as_text, from_text
@@ -32,7 +32,7 @@ class Background(TypedDict):
     """A view without anything in it, as a card keeps it: against it things are found in photos, and turned or not."""
 
     pictures: list[str]  # JPEGs of 180 x 320 px in base64, one for each position of the belt
-    roughly: bool  # whether it is a median of many positions: the belt stops anywhere (`cartons.carton_masks`)
+    roughly: bool  # whether it is a median of many positions: the belt stops anywhere (`cartons.find_things`)
     straighten: bool  # whether things are rectangles in it, and photos are turned until theirs lies straight
 
 
@@ -52,14 +52,14 @@ def find_backgrounds(dataset: Dataset, *, forced: bool = False) -> dict[str, Bac
         some = dataset._replace(catalog=dataset.catalog.iloc[rows[spread]])
         pixels = load_images(without_crops(some), *LOOK_PX)[:]
         usual = median(pixels)
-        things = carton_masks(pixels, usual, roughly=True)
+        things = find_things(pixels, usual, roughly=True).masks
         if not (forced or look_like_one_thing(things)):
             continue
         for _ in range(_ROUNDS):
             positions = by_position(pixels, things)
             roughly = len(positions) == 0
             positions = usual if roughly else positions
-            things = carton_masks(pixels, positions, roughly=roughly)
+            things = find_things(pixels, positions, roughly=roughly).masks
         straighten = look_like_rectangles(things, *some.catalog[["width", "height"]].median())
         pictures = [_as_text(picture) for picture in positions]
         found[view] = Background(pictures=pictures, roughly=roughly, straighten=straighten)
@@ -76,8 +76,9 @@ def with_crops(dataset: Dataset, backgrounds: dict[str, Background] | None, aspe
         return dataset
     sizes, views = dataset.catalog[["width", "height"]].to_numpy(float).tolist(), dataset.catalog["view"].tolist()
     found = [Crop(0.0, 0.0, *size) for size in sizes]
-    for row, mask in _masks(dataset, backgrounds):
-        found[row] = crop_around(mask, *sizes[row], aspect, straighten=backgrounds[views[row]]["straighten"])
+    for row, mask, alone in _things(dataset, backgrounds):
+        straighten = backgrounds[views[row]]["straighten"]
+        found[row] = crop_around(mask, *sizes[row], aspect, straighten=straighten)._replace(alone=alone)
     return dataset._replace(catalog=dataset.catalog.assign(crop=found), backgrounds=backgrounds)
 
 
@@ -89,22 +90,23 @@ def without_crops(dataset: Dataset) -> Dataset:
 def masks(dataset: Dataset, backgrounds: dict[str, Background], height: int, width: int) -> np.ndarray:
     """(N, height, width) bool: where the thing is in each whole photo; nowhere, where the view has no background."""
     found = np.zeros((len(dataset.catalog), height, width), bool)
-    for row, mask in _masks(dataset, backgrounds):
+    for row, mask, _ in _things(dataset, backgrounds):
         found[row] = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
     return found
 
 
 def crop_of(photo: Image.Image, background: Background, aspect: float) -> Crop:
     """What to cut out of one photo, as `with_crops` says it for those of a data set."""
-    _, (mask,) = look(photo, background)
-    return crop_around(mask, *photo.size, aspect, straighten=background["straighten"])
+    _, things = look(photo, background)
+    crop = crop_around(things.masks[0], *photo.size, aspect, straighten=background["straighten"])
+    return crop._replace(alone=bool(things.alone[0]))
 
 
-def look(photo: Image.Image, background: Background) -> tuple[torch.Tensor, np.ndarray]:
-    """One photo as things are looked for in it, (1, 3, 180, 320) uint8, and (1, 180, 320) bool, where one is found."""
+def look(photo: Image.Image, background: Background) -> tuple[torch.Tensor, Things]:
+    """One photo as things are looked for in it, (1, 3, 180, 320) uint8, and what is found."""
     small = photo.resize(LOOK_PX[::-1], Image.Resampling.BILINEAR, reducing_gap=3)
     pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None]
-    return pixels, carton_masks(pixels, _pixels(background), roughly=background["roughly"])
+    return pixels, find_things(pixels, _pixels(background), roughly=background["roughly"])
 
 
 def visible(catalog: pd.DataFrame, height: int, width: int) -> np.ndarray:
@@ -161,15 +163,15 @@ def _crop(row: tuple) -> Crop:
     return getattr(row, "crop", Crop(0, 0, row.width, row.height))
 
 
-def _masks(dataset: Dataset, backgrounds: dict[str, Background]) -> Iterator[tuple[int, np.ndarray]]:
-    """Row number and mask of LOOK_PX, for the photos of all views with a background."""
+def _things(dataset: Dataset, backgrounds: dict[str, Background]) -> Iterator[tuple[int, np.ndarray, bool]]:
+    """Row number, mask of LOOK_PX and whether the thing lies alone, for the photos of all views with a background."""
     pixels = load_images(without_crops(dataset), *LOOK_PX)
     for view, background in backgrounds.items():
         rows, positions = rows_where(dataset.catalog, view=view), _pixels(background)
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
-            things = carton_masks(pixels[torch.as_tensor(chunk)], positions, roughly=background["roughly"])
-            yield from zip(chunk.tolist(), things, strict=True)
+            things = find_things(pixels[torch.as_tensor(chunk)], positions, roughly=background["roughly"])
+            yield from zip(chunk.tolist(), things.masks, things.alone.tolist(), strict=True)
 
 
 def _as_text(picture: torch.Tensor) -> str:

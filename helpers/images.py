@@ -97,7 +97,7 @@ def resize(photo: Image.Image, height: int, width: int, crop: Crop | None = None
 
 def crop_to_photo(crop: Crop, height: int, width: int) -> np.ndarray:
     """(3, 3): what takes a point (x, y, 1) of what was cut out, in px of its (height, width), to the photo's px."""
-    left, top, right, bottom, degrees, _ = crop
+    left, top, right, bottom, degrees = crop[:5]
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     turn = np.array([[cosine, -sine], [sine, cosine]]) * [(right - left) / width, (bottom - top) / height]
     middle = np.array([left + right, top + bottom]) / 2

@@ -7,9 +7,11 @@ python -m helpers.predict transfer/models.zip photos/ --output decisions.csv
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -34,6 +36,8 @@ from helpers.sources import Photo
 from helpers.unrolling import renamed, unroll
 
 NOT_FOUND = "no item is found (is the belt empty, the camera dark or moved?)"
+NOT_ALONE = "several things lie there, of which the largest was looked at"
+REPEATED = "the same picture as that of another item (does the camera hang?)"
 NO_BOX = "no box like those that the network learned from is found"
 NO_NUMBER = "the network gives no number for it on this device: take --device cpu"
 UNFAMILIAR = "unlike all that the network learned from (another product, another light, or the camera moved?)"
@@ -138,7 +142,7 @@ def _seen(name: str, data: bytes | ArchiveError, card: dict) -> Seen:
         return Seen(name, None, str(error))
     background = card["backgrounds"].get(view)
     crop = crops.crop_of(photo, background, width / height) if background else None
-    remark = NOT_FOUND if crop and not crop.outline else ""
+    remark = "" if crop is None or (crop.outline and crop.alone) else NOT_ALONE if crop.outline else NOT_FOUND
     return Seen(name, resize(photo, height, width, crop), "", remark, view)
 
 
@@ -184,6 +188,7 @@ def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.dev
     decision, "" without one. To be inspected, with a remark that says why, is an item of which a view is missing,
     cannot be read, is there twice, shows no item, or is unlike all that the network learned from; and one whose photos
     lie in several folders, those named after their views aside: a counter that starts anew gives one serial to two.
+    So are items of which a photo shows several things, or exactly what that of another item shows.
     What the card unrolls is a view as any other, made from the photo (`unrolling.unroll`).
     An item without a usable photo has a row with the problem, to be inspected, and so has a file that is no photo or
     whose view nobody knows, under its own name.
@@ -208,14 +213,23 @@ def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.dev
         return (key, _seen(name, data, members[key].card)) if key else (first, Seen(name, None, problem))
 
     waiting: dict[str, list[Seen]] = {key: [] for key in members}
-    tables = []
+    tables, showing = [], defaultdict(list)
     for key, seen in threaded(see, _with_unrolled(photos, card, views)):
+        if seen.pixels is not None and seen.view not in card["unrolled"] and card.get("decision"):
+            showing[hashlib.blake2b(seen.pixels.numpy().tobytes(), digest_size=16).digest()].append(seen.name)
         waiting[key].append(seen)
         if len(waiting[key]) == _BATCH_SIZE:
             tables.append(_answered(waiting[key], runs[key], members[key].card, device))
             waiting[key] = []
     tables += [_answered(rest, runs[key], members[key].card, device) for key, rest in waiting.items()]
-    return from_photos(pd.concat(tables, ignore_index=True), views, card)
+    table = pd.concat(tables, ignore_index=True)
+    repeated = {name for names in showing.values() if _of_several_items(names, views) for name in names}
+    table.loc[table["name"].isin(repeated) & (table["remark"] == ""), "remark"] = REPEATED
+    return from_photos(table, views, card)
+
+
+def _of_several_items(names: list[str], views: set[str]) -> bool:
+    return len({item_and_view(name, views)[0] for name in names}) > 1
 
 
 def milliseconds_per_image(model: Model, images: Array, device: torch.device) -> float:
@@ -248,7 +262,7 @@ def _answer_all(wanted: argparse.Namespace) -> None:
     models = cards.load_models(wanted.models_archive, wanted.network)
     members = models if wanted.network else cards.chosen(models)
     started = time.perf_counter()
-    photos = (one for one in sources.photos(where) if Path(where, one[0]).resolve() != output)
+    photos = (one for one in sources.photos(where) if os.path.realpath(Path(where, one[0])) != str(output))
     table = decide(members, photos, session.pick_device(wanted.device))
     seconds = time.perf_counter() - started
     if table.empty:

@@ -120,9 +120,9 @@ def _stretch(photos: Sequence[Image.Image]) -> float:
 def _looked(photos: Sequence[Image.Image], background: crops.Background) -> tuple[torch.Tensor, np.ndarray, list[int]]:
     """Pixels (M, 3, h, w), masks (M, h, w) and numbers of the photos in which something is found."""
     looked = [crops.look(photo, background) for photo in photos]
-    seen = [number for number, (_, mask) in enumerate(looked) if mask.any()]
+    seen = [number for number, (_, things) in enumerate(looked) if things.masks.any()]
     pixels = torch.cat([looked[number][0] for number in seen] or [torch.empty(0)])
-    return pixels, np.concatenate([looked[number][1] for number in seen] or [np.empty(0)]), seen
+    return pixels, np.concatenate([looked[number][1].masks for number in seen] or [np.empty(0)]), seen
 
 
 def _unrollable(

@@ -23,7 +23,8 @@ def photograph(*, light=1.0, shadow=1.0):
 
 @pytest.mark.parametrize("day", [{}, {"light": 0.8}, {"light": 1.2}, {"shadow": 0.6}])
 def test_a_carton_is_found_up_to_its_rim_in_any_light_and_without_its_shadow(day):
-    masks = cartons.carton_masks(photograph(**day), backgrounds.median(photograph()))
+    masks, alone = cartons.find_things(photograph(**day), backgrounds.median(photograph()))
+    assert alone.all()
     square = np.ones((3, 3), bool)
     for mask, (top, left) in zip(masks, PLACES, strict=True):
         carton = np.zeros((80, 128), bool)
@@ -36,24 +37,35 @@ def test_a_thing_that_is_darker_than_the_belt_is_found():
     images = photograph()
     for image, (top, left) in zip(images, PLACES, strict=True):
         image[:, top : top + 26, left : left + 40] = 20
-    for mask, (top, left) in zip(cartons.carton_masks(images, backgrounds.median(images)), PLACES, strict=True):
+    for mask, (top, left) in zip(cartons.find_things(images, backgrounds.median(images)).masks, PLACES, strict=True):
         assert mask[top + 2 : top + 24, left + 2 : left + 38].all()
         assert mask.sum() < 30 * 44
+
+
+def test_a_thing_that_lies_beside_another_is_not_alone():
+    images = photograph()
+    for place, size in enumerate((26, 10, 5)):  # as large, and 0.38 and 0.1 of it
+        image, (_, left) = images[place], PLACES[place]
+        beside = (left + 64) % 128
+        image[:, 2 : 2 + size, beside : beside + 40] = 20
+    things = cartons.find_things(images, backgrounds.median(photograph()))
+    assert things.alone.tolist() == [False, False, *[True] * (len(PLACES) - 2)]
+    assert cartons.find_things(images, backgrounds.median(photograph()), roughly=True).alone.all()
 
 
 def test_each_image_is_compared_with_the_position_of_the_belt_that_it_shows():
     images = photograph()
     moved = images.roll(17, 3)
     background = torch.cat([backgrounds.median(images), backgrounds.median(moved)])
-    found = cartons.carton_masks(torch.cat([images, moved]), background)
-    alone = [cartons.carton_masks(*pair) for pair in zip((images, moved), background.split(1), strict=True)]
+    found = cartons.find_things(torch.cat([images, moved]), background).masks
+    alone = [cartons.find_things(*pair).masks for pair in zip((images, moved), background.split(1), strict=True)]
     assert (found == np.concatenate(alone)).all()
 
 
 def test_where_photos_differ_by_noise_alone_nothing_is_found():
     noise = np.random.default_rng(0).normal(0, 3, (8, 3, 80, 128))
     images = torch.from_numpy((photograph()[:1].numpy() + noise).clip(0, 255).astype(np.uint8))
-    masks = cartons.carton_masks(images, backgrounds.median(images))
+    masks = cartons.find_things(images, backgrounds.median(images)).masks
     assert not masks.any()
     assert not cartons.look_like_one_thing(masks)
 
@@ -136,7 +148,7 @@ def lying(degrees, *, long=60, short=30, aslant=0):
 
 @pytest.mark.parametrize("degrees", [-40, -15, -3, 0, 10, 44])
 def test_what_is_cut_out_is_turned_as_the_thing_lies(degrees):
-    *box, turned, _ = cartons.crop_around(lying(degrees), 320, 180, 2.0, straighten=True)
+    *box, turned = cartons.crop_around(lying(degrees), 320, 180, 2.0, straighten=True)[:5]
     assert turned == pytest.approx(degrees, abs=2)
     width, height = box[2] - box[0], box[3] - box[1]
     assert width == pytest.approx(1.2 * 120, rel=0.06)  # px of the photo are twice those of the mask

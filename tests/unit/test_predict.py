@@ -12,6 +12,7 @@ from PIL import Image
 
 from helpers import cards, crops, images, items, networks, predict
 from helpers.archives import ArchiveError
+from helpers.items import item_and_view
 from helpers.photos import encode, shrink
 
 CPU = torch.device("cpu")
@@ -211,6 +212,7 @@ def test_data_of_other_classes_are_refused(model):
 
 VIEWS = ["side", "top"]
 BLUE_PHOTO, RED_PHOTO = photo((0, 0, 255)), photo((255, 0, 0))
+ALSO_BLUE = photo((0, 100, 255))  # another picture; the network is blind to green
 SURE = 1 / (1 + math.exp(-2))
 
 
@@ -227,7 +229,7 @@ def test_the_views_of_an_item_are_fused_and_acted_upon(line):
         ("side/1.png", BLUE_PHOTO),
         ("a/2_side.png", RED_PHOTO),
         ("top/1.png", BLUE_PHOTO),
-        ("a/2_top.png", BLUE_PHOTO),
+        ("a/2_top.png", ALSO_BLUE),
     ]
     table = predict.decide(line, photos, CPU)
     assert table["item"].tolist() == ["1", "2"]
@@ -269,7 +271,7 @@ def test_where_no_item_is_found_a_hand_looks(dark, line):
     carton = belt.copy()
     carton[60:100, 200:240] = (0, 0, 255)
     photos = [("1_side.png", png(carton)), ("1_top.png", BLUE_PHOTO)]
-    photos += [("2_side.png", png(belt * 0 if dark else belt)), ("2_top.png", BLUE_PHOTO)]
+    photos += [("2_side.png", png(belt * 0 if dark else belt)), ("2_top.png", ALSO_BLUE)]
     table = predict.decide(line, photos, CPU)
     assert table["action"].tolist() == ["pass", "inspect"]
     assert table["remark"].tolist() == ["", "side: no item is found (is the belt empty, the camera dark or moved?)"]
@@ -323,7 +325,7 @@ def test_a_specialist_alone_answers_its_own_view(known, unrolling_line):
 
 def test_of_what_cannot_be_read_nothing_is_unrolled(unrolling_line):
     photos = [("1_side.png", b"text"), ("1_top.png", BLUE_PHOTO), ("2.png", BLUE_PHOTO)]
-    photos += [("3_side.png", ArchiveError("it is damaged")), ("3_top.png", BLUE_PHOTO)]
+    photos += [("3_side.png", ArchiveError("it is damaged")), ("3_top.png", ALSO_BLUE)]
     table = predict.decide(unrolling_line, photos, CPU).set_index("item")
     assert table["action"].tolist() == ["inspect"] * 3
     assert table.loc["1", "remark"].startswith("side unrolled is missing, side cannot be read: not an image")
@@ -373,7 +375,7 @@ def test_an_item_without_a_usable_photo_has_one_row_under_its_serial(line):
 
 def test_an_item_with_a_photo_that_cannot_be_read_has_one_row_and_is_inspected(line):
     photos = [("1_side.png", BLUE_PHOTO), ("1_top.png", b"")]
-    photos += [(f"2_{view}.png", BLUE_PHOTO) for view in ("side", "top")] + [("top/2.png", b"")]
+    photos += [(f"2_{view}.png", ALSO_BLUE) for view in ("side", "top")] + [("top/2.png", b"")]
     table = predict.decide(line, photos, CPU)
     assert table[["item", "photos", "answer", "action", "remark", "problem"]].to_numpy().tolist() == [
         ["1", 1, "blue", "inspect", "top cannot be read: empty file", ""],
@@ -383,7 +385,7 @@ def test_an_item_with_a_photo_that_cannot_be_read_has_one_row_and_is_inspected(l
 
 def test_photos_of_one_serial_in_several_folders_are_not_taken_for_one_item(line):
     photos = [("day1/1_side.png", BLUE_PHOTO), ("day2/1_top.png", BLUE_PHOTO)]
-    photos += [("day1/2_side.png", BLUE_PHOTO), ("day2/side/2.png", b""), ("day1/2_top.png", BLUE_PHOTO)]
+    photos += [("day1/2_side.png", ALSO_BLUE), ("day2/side/2.png", b""), ("day1/2_top.png", ALSO_BLUE)]
     table = predict.decide(line, photos, CPU)
     assert table[["item", "answer", "action", "remark"]].to_numpy().tolist() == [
         ["1", predict.NOT_SURE, "inspect", items.APART],
@@ -411,7 +413,8 @@ def test_folders_that_are_named_after_the_views_are_one(names, line):
 def test_an_item_that_was_not_seen_once_in_each_view_is_inspected(line):
     names = ["1_side.png", "2_side.png", "2_top.png", "day1/3_side.png", "day2/3_side.png", "3_top.png"]
     names += [f"day{day}/4_{view}.png" for day in (1, 2) for view in ("side", "top")]
-    table = predict.decide(line, [(name, BLUE_PHOTO) for name in names], CPU).set_index("item")
+    photos = [(name, photo((0, int(item_and_view(name, set(VIEWS))[0]), 255))) for name in names]
+    table = predict.decide(line, photos, CPU).set_index("item")
     assert table["remark"].to_dict() == {
         "1": "top is missing",
         "2": "",
@@ -458,7 +461,7 @@ def test_an_item_that_is_unlike_all_that_was_learned_from_is_inspected_however_s
     photos = [
         ("1_side.png", BLUE_PHOTO),
         ("1_top.png", BLUE_PHOTO),
-        ("2_side.png", BLUE_PHOTO),
+        ("2_side.png", ALSO_BLUE),
         ("2_top.png", RED_PHOTO),
     ]
     table = predict.decide(line, photos, CPU)
@@ -468,9 +471,8 @@ def test_an_item_that_is_unlike_all_that_was_learned_from_is_inspected_however_s
 
 def test_a_photo_without_a_number_has_a_problem_and_the_others_their_answers(line, monkeypatch):
     def overflowing(pixels, views):
-        return torch.stack([torch.full((len(views),), 3.0), pixels[:, 0].amax((1, 2)) * torch.inf], 1), [False] * len(
-            views
-        )
+        logits = torch.stack([torch.full((len(views),), 3.0), pixels[:, 0].amax((1, 2)) * torch.inf], 1)
+        return logits, [False] * len(views)
 
     monkeypatch.setattr(predict.novelty, "inference", lambda model, device: overflowing)
     line["both"].card["normalization"] = {"mean": [0.5] * 3, "deviation": [1.0] * 3}  # blue -inf, red inf
@@ -488,6 +490,37 @@ def test_what_was_unrolled_is_not_shrunk_as_photos_are(line):
     seen = {view: predict._seen(f"1_{view}.png", png(stripes), card).pixels.float() for view in VIEWS}
     assert seen["top"].std() == pytest.approx(100, abs=1)
     assert seen["side"].std() < 10
+
+
+def test_a_camera_that_shows_one_picture_again_and_again_is_noticed(line):
+    photos = [(f"{item}_side.png", photo((0, item, 255))) for item in range(3)]
+    photos += [(f"{item}_top.png", photo((0, 9 if item else 8, 255))) for item in range(3)]
+    table = predict.decide(line, photos, CPU)
+    assert table["action"].tolist() == ["pass", "inspect", "inspect"]
+    assert table["remark"].tolist() == ["", *[f"top: {predict.REPEATED}"] * 2]
+    del line["both"].card["decision"]  # copies of a photo are no fault where nothing is decided
+    assert predict.decide(line, photos, CPU)["remark"].tolist() == ["", "", ""]
+
+
+def test_of_several_things_in_a_photo_none_is_passed(line):
+    belt = np.full((180, 320, 3), 90, np.uint8)
+    belt[:, ::7] = 110
+    cut = crops.Background(pictures=[jpeg(belt)], roughly=False, straighten=False)
+    line["both"].card["backgrounds"] = {"side": cut}
+    carton = belt.copy()
+    carton[60:100, 200:240] = (0, 0, 255)
+    two = carton.copy()
+    two[70:100, 205:240] = (0, 100, 255)
+    two[60:90, 80:120] = (255, 0, 0)
+    photos = [
+        ("1_side.png", png(carton)),
+        ("1_top.png", BLUE_PHOTO),
+        ("2_side.png", png(two)),
+        ("2_top.png", ALSO_BLUE),
+    ]
+    table = predict.decide(line, photos, CPU)
+    assert table["action"].tolist() == ["pass", "inspect"]
+    assert table["remark"].tolist() == ["", f"side: {predict.NOT_ALONE}"]
 
 
 def test_two_networks_for_the_same_photos_are_refused(line):
@@ -722,6 +755,13 @@ def test_where_no_photo_can_be_used_the_command_fails_and_the_table_says_why(com
 def test_a_name_cannot_forge_a_line_of_the_log(command, capsys):
     command({"1.png": BLUE_PHOTO, "2\nActions: all passed\x1b[2K.png": b"text"})
     assert "No answer for 2\\nActions: all passed\\x1b[2K.png: not an image" in capsys.readouterr().out
+
+
+def test_a_link_to_itself_costs_one_row_and_not_the_table(command, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "2.png").symlink_to("2.png")
+    table = pd.read_csv(command({"1.png": BLUE_PHOTO}), dtype=str).set_index("item")
+    assert table["answer"].isna().to_dict() == {"1.png": False, "2.png": True}
 
 
 def test_where_no_table_can_be_written_no_photo_is_answered(command, tmp_path, monkeypatch):
