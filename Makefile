@@ -6,18 +6,22 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python; do \
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3.14 python3 python; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 TORCH_BACKEND ?=
 BIN := .venv/bin
 READY := .venv/.ready
+# It holds the folder for which .venv was made: one that was moved, or whose Python is gone, is made anew.
+ifneq "$(shell test -x $(BIN)/python && cat $(READY) 2>/dev/null)" "$(CURDIR)"
+.PHONY: $(READY)
+endif
 EXPORT := PYDEVD_DISABLE_FILE_VALIDATION=1 IPYTHONDIR="$(CURDIR)/.venv/ipython" \
 	JUPYTER_DATA_DIR="$(CURDIR)/.venv/share/jupyter" JUPYTER_RUNTIME_DIR="$(CURDIR)/.venv/runtime" \
 	JUPYTER_CONFIG_DIR="$(CURDIR)/.venv/etc" MPLCONFIGDIR="$(CURDIR)/.venv/matplotlib" PATH="$(CURDIR)/$(BIN):$$PATH"
 REPORT ?= report
 # What tells a reader nothing: which cell runs, and that the kernel, which listens to this machine alone, does so by TCP.
 QUIETER := 2>&1 | grep --line-buffered -Ev '^(Executing|Ending) Cell|Kernel is running over TCP'
-PAPERMILL := $(EXPORT) $(BIN)/papermill --log-output --no-progress-bar --cwd .
+PAPERMILL := set -o pipefail; $(EXPORT) $(BIN)/papermill --log-output --no-progress-bar --cwd .
 
 # Your own photos take the place of the sample, and get networks that start from ImageNet. What starts from nothing
 # needs larger steps, and learns from smaller pictures as well.
@@ -45,11 +49,14 @@ help:
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: install it, or give PYTHON=path"; exit 1; }
 	@echo "Setting up .venv with $$($(PYTHON) --version): about 6 GB the first time, a minute on a fast line"
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@test -x $(BIN)/python -a "$$(cat $(READY) 2>/dev/null || echo "$(CURDIR)")" = "$(CURDIR)" || \
+		{ rm -rf .venv && $(PYTHON) -m venv .venv; }
+	@command -v uv >/dev/null || test -x $(BIN)/uv || { \
+		{ $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip; } && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check uv; }
 	@PATH="$$PATH:$(CURDIR)/$(BIN)" uv pip install --python $(BIN)/python --quiet --constraint constraints.txt \
 		$(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND)) --editable '.[notebooks,dev,onnx]'
-	@touch $@
+	@echo "$(CURDIR)" > $@
 
 run: $(READY)
 	@echo "1 of 4  Preparing the data from $$RAW_DATA"
@@ -127,10 +134,12 @@ pictures: $(READY)
 
 # make stamp REPOSITORY=owner/name  write the repository's address into badges and set-up cells
 stamp:
-	@test -n "$(REPOSITORY)" || { echo "make stamp REPOSITORY=owner/name"; exit 1; }
+	@[[ "$(REPOSITORY)" =~ ^[A-Za-z0-9-]+/[A-Za-z0-9._-]+$$ && "$(REPOSITORY)" != *.git ]] || \
+		{ echo "make stamp REPOSITORY=owner/name, without an address before it or .git behind"; exit 1; }
 	@old=$$(sed -n 's|^Repository = "https://github.com/\(.*\)"|\1|p' pyproject.toml) && \
 		sed -i.bak "s|$$old|$(REPOSITORY)|g" pyproject.toml README.md notebooks/*.ipynb && \
-		rm -f pyproject.toml.bak README.md.bak notebooks/*.bak && echo "Stamped $(REPOSITORY) in place of $$old"
+		rm -f pyproject.toml.bak README.md.bak notebooks/*.bak && \
+		{ test ! -f $(READY) || touch $(READY); } && echo "Stamped $(REPOSITORY) in place of $$old"
 
 # make pins  find the newest versions that fit pyproject.toml and write them to constraints.txt
 pins: $(READY)
