@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 import pandas as pd
@@ -13,6 +14,7 @@ from helpers.layouts import composed
 from helpers.photos import EXTENSIONS
 
 NOT_SURE = "not sure"
+REPEATED = "the same picture as that of another item (does the camera hang?)"
 APART = "its photos lie in several folders (one serial given twice?)"
 
 
@@ -30,6 +32,14 @@ def item_and_view(name: str, views: set[str]) -> tuple[str, str]:
             return (serial, view) if serial.strip() else (name, "")
     folder = next((view for view in views if view.lower() == path.parent.name.lower()), "")
     return (path.stem, folder) if folder else (name, "")
+
+
+def of_several_items(pictures: Iterable[list[str]], views: set[str]) -> set[str]:
+    """The names of photos that show exactly what a photo of another item shows.
+
+    pictures: for each picture the names of all photos that show it. views: those that the networks know.
+    """
+    return {name for names in pictures if len({item_and_view(name, views)[0] for name in names}) > 1 for name in names}
 
 
 def from_photos(answered: pd.DataFrame, views: set[str], card: dict) -> pd.DataFrame:

@@ -29,7 +29,7 @@ from helpers.arrays import Array
 from helpers.cards import Model
 from helpers.decisions import INSPECT, PASS, REJECT
 from helpers.images import normalize, normalized_batches, resize
-from helpers.items import NOT_SURE, from_photos, item_and_view
+from helpers.items import NOT_SURE, REPEATED, from_photos, item_and_view, of_several_items
 from helpers.layouts import FUSED
 from helpers.photos import PhotoError, decode, encode, shrink
 from helpers.sources import Photo
@@ -37,7 +37,6 @@ from helpers.unrolling import renamed, unroll
 
 NOT_FOUND = "no item is found (is the belt empty, the camera dark or moved?)"
 NOT_ALONE = "several things lie there, of which the largest was looked at"
-REPEATED = "the same picture as that of another item (does the camera hang?)"
 NO_BOX = "no box like those that the network learned from is found"
 NO_NUMBER = "the network gives no number for it on this device: take --device cpu"
 UNFAMILIAR = "unlike all that the network learned from (another product, another light, or the camera moved?)"
@@ -223,13 +222,9 @@ def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.dev
             waiting[key] = []
     tables += [_answered(rest, runs[key], members[key].card, device) for key, rest in waiting.items()]
     table = pd.concat(tables, ignore_index=True)
-    repeated = {name for names in showing.values() if _of_several_items(names, views) for name in names}
-    table.loc[table["name"].isin(repeated) & (table["remark"] == ""), "remark"] = REPEATED
+    repeated = table["name"].isin(of_several_items(showing.values(), views)) & (table["remark"] == "")
+    table.loc[repeated, "remark"] = REPEATED
     return from_photos(table, views, card)
-
-
-def _of_several_items(names: list[str], views: set[str]) -> bool:
-    return len({item_and_view(name, views)[0] for name in names}) > 1
 
 
 def milliseconds_per_image(model: Model, images: Array, device: torch.device) -> float:

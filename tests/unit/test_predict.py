@@ -497,7 +497,7 @@ def test_a_camera_that_shows_one_picture_again_and_again_is_noticed(line):
     photos += [(f"{item}_top.png", photo((0, 9 if item else 8, 255))) for item in range(3)]
     table = predict.decide(line, photos, CPU)
     assert table["action"].tolist() == ["pass", "inspect", "inspect"]
-    assert table["remark"].tolist() == ["", *[f"top: {predict.REPEATED}"] * 2]
+    assert table["remark"].tolist() == ["", *[f"top: {items.REPEATED}"] * 2]
     del line["both"].card["decision"]  # copies of a photo are no fault where nothing is decided
     assert predict.decide(line, photos, CPU)["remark"].tolist() == ["", "", ""]
 
