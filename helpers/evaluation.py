@@ -35,7 +35,8 @@ def with_answers(table: pd.DataFrame, probabilities: np.ndarray, classes: list[s
 def scores(predicted: pd.DataFrame, classes: list[str], seed: int) -> pd.DataFrame:
     """For each view: accuracy, and precision, recall and F1 as the mean over classes, each with its 95 % interval.
 
-    By bootstrap over groups, for what looks the same is answered the same; the accuracy of groups of one by Wilson.
+    By bootstrap over groups, for what looks the same is answered the same; the accuracy of groups of one by Wilson, and
+    that of others no narrower than Wilson's for as many cases as there are groups: a bootstrap of no mistakes has none.
     Columns view, tested (how many), and for each figure itself and its ends, as in "f1", "f1 low", "f1 high".
     """
     rows = []
@@ -46,8 +47,7 @@ def scores(predicted: pd.DataFrame, classes: list[str], seed: int) -> pd.DataFra
         drawn = uncertainty.bootstrap(values, part["group"], seed)
         pairs = zip(figures, drawn.low, drawn.high, strict=True)
         ends = {name: uncertainty.Interval(low, high) for name, low, high in pairs}
-        if part["group"].is_unique:  # Wilson's interval counts each image as a case of its own
-            ends["accuracy"] = uncertainty.wilson(right, len(part))
+        ends["accuracy"] = _share_ends(right, part["group"], ends["accuracy"])
         rows.append({"view": view, "tested": len(part)} | _columns(figures, ends))
     return pd.DataFrame(rows)
 
@@ -75,16 +75,15 @@ def class_scores(predicted: pd.DataFrame, classes: list[str], seed: int) -> pd.D
     rows = []
     for view, part in predicted.groupby("view", sort=False):
         matrix = confusion_matrix(part["label"], part["predicted"], labels=classes)
-        hits, true, called = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+        hits, true = np.diag(matrix), matrix.sum(1)
         figures = _by_class(matrix)
         values = _of_rows(part, classes, lambda matrix: np.array([*_by_class(matrix).values()]))
         drawn = np.stack(uncertainty.bootstrap(values, part["group"], seed), -1)  # (3, C, 2)
         drawn = np.where(np.isnan(drawn), [0.0, 1.0], drawn)
         for number, label in enumerate(classes):
             ends = {name: uncertainty.Interval(*own[number]) for name, own in zip(figures, drawn, strict=True)}
-            if part["group"].is_unique:  # shares of cases that count alone
-                ends["precision"] = _share_ends(hits[number], called[number])
-                ends["recall"] = _share_ends(hits[number], true[number])
+            for name, column in (("precision", "predicted"), ("recall", "label")):
+                ends[name] = _share_ends(hits[number], part.loc[part[column] == label, "group"], ends[name])
             own = {name: values[number] for name, values in figures.items()}
             rows.append({"view": view, "label": label} | _columns(own, ends) | {"images": true[number]})
     return pd.DataFrame(rows)
@@ -183,9 +182,16 @@ def _by_class(matrix: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def _share_ends(hits: int, count: int) -> uncertainty.Interval:
-    """Of a share of nothing we know nothing."""
-    return uncertainty.wilson(hits, count) if count else uncertainty.Interval(0.0, 1.0)
+def _share_ends(hits: int, groups: pd.Series, drawn: uncertainty.Interval) -> uncertainty.Interval:
+    """Of the share of hits among cases of these groups; see `scores`. Of a share of nothing we know nothing."""
+    if groups.empty:
+        return uncertainty.Interval(0.0, 1.0)
+    count = groups.nunique()
+    low, high = uncertainty.wilson(round(hits * count / len(groups)), count)
+    alone = groups.is_unique
+    return (
+        uncertainty.Interval(low, high) if alone else uncertainty.Interval(min(low, drawn.low), max(high, drawn.high))
+    )
 
 
 def _columns(figures: dict[str, float], ends: dict[str, uncertainty.Interval]) -> dict[str, float]:

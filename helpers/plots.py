@@ -17,6 +17,7 @@ from helpers.layouts import SPLITS
 PALETTE = ["#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]  # Okabe and Ito
 WIDTH = 11  # inches of every figure
 SPLIT_COLORS = dict(zip(SPLITS, ("#444444", "#888888", "#C4C4C4"), strict=True))
+_LONGEST = 20  # letters of all labels side by side, below a confusion matrix
 _REGION_LOOKS = {
     "damage box": {"fmt": "D", "color": PALETTE[0]},
     "carton": {"fmt": "o", "color": PALETTE[1]},
@@ -82,7 +83,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], axis: Axes) -> Axes:
     axis.imshow(np.where(right, shares, np.nan), cmap="Greys", vmin=0, vmax=1.3)
     axis.imshow(np.where(right, np.nan, shares**0.5), cmap="Oranges", vmin=0, vmax=1.3)  # the root shows rare ones
     ticks = range(len(classes))
-    axis.set_xticks(ticks, classes, rotation=90 if len(classes) > 4 else 0)
+    axis.set_xticks(ticks, classes, rotation=90 if len("".join(classes)) > _LONGEST else 0)
     axis.set_yticks(ticks, classes)
     axis.set(xlabel="predicted", ylabel="true")
     if len(classes) <= 12:

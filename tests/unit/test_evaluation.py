@@ -199,6 +199,17 @@ def test_a_label_that_is_likelier_than_what_a_rare_class_usually_has_is_not_cont
     assert found["item"].tolist() == []
 
 
+def test_a_pair_that_looks_the_same_does_not_make_certain_of_a_test_without_mistakes():
+    labels = ["a"] * 46 + ["b"] * 4
+    table = pd.DataFrame({"label": labels, "predicted": labels, "view": "", "group": [0, *range(49)]})
+    figures = evaluation.scores(table, ["a", "b"], 0).iloc[0]
+    alone = uncertainty.wilson(49, 49)
+    assert (figures["accuracy low"], figures["accuracy high"]) == (alone.low, alone.high)
+    by_class = evaluation.class_scores(table, ["a", "b"], 0).set_index("label")
+    assert by_class.loc["b", "recall low"] == uncertainty.wilson(4, 4).low
+    assert by_class.loc["a", "recall low"] == uncertainty.wilson(45, 45).low
+
+
 def test_an_image_that_was_answered_several_times_counts_with_its_mean():
     rows = [("a", "", "good", [0.9, 0.1]), ("a", "", "good", [0.1, 0.9]), ("b", "", "bad", [0.8, 0.2])]
     assert len(evaluation.contradicted(predicted(rows), CLASSES)) == 0
