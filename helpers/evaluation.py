@@ -187,11 +187,8 @@ def _share_ends(hits: int, groups: pd.Series, drawn: uncertainty.Interval) -> un
     if groups.empty:
         return uncertainty.Interval(0.0, 1.0)
     count = groups.nunique()
-    low, high = uncertainty.wilson(round(hits * count / len(groups)), count)
-    alone = groups.is_unique
-    return (
-        uncertainty.Interval(low, high) if alone else uncertainty.Interval(min(low, drawn.low), max(high, drawn.high))
-    )
+    ends = uncertainty.wilson(round(hits * count / len(groups)), count)
+    return ends if groups.is_unique else uncertainty.Interval(min(ends.low, drawn.low), max(ends.high, drawn.high))
 
 
 def _columns(figures: dict[str, float], ends: dict[str, uncertainty.Interval]) -> dict[str, float]:

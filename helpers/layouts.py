@@ -62,9 +62,10 @@ def read_layout(names: Iterable[str]) -> tuple[pd.DataFrame, list[tuple[str, str
 
     divided = _is_divided(photos)
     parsed = [_parse(name, divided=divided) for name in photos]
-    apart = [photo.source for photo in parsed if divided and _is_in_no_split(photo)]
-    misfits += [(name, "stands in none of train, val and test, which are there: put it into one") for name in apart]
-    parsed = [photo for photo in parsed if photo.source not in set(apart)]
+    if divided:
+        why = "stands in none of train, val and test, which are there: put it into one"
+        misfits += [(photo.source, why) for photo in parsed if _is_in_no_split(photo)]
+        parsed = [photo for photo in parsed if not _is_in_no_split(photo)]
     rows, misplaced = _read_views(parsed) or _read_classes(parsed)
     table = pd.DataFrame(rows, columns=["source", "label", "view", "item", "split"])
     if table["label"].nunique() < 2:
@@ -165,8 +166,9 @@ def _has_view(photo: _Photo) -> bool:
 
 def _is_in_no_split(photo: _Photo) -> bool:
     """Photos with boxes may stand in a folder of their own, for they are all tested."""
-    annotated = any(part.lower() == "annotated" for part in PurePosixPath(photo.source).parts)
-    return bool(photo.folders) and not photo.split and not annotated
+    if photo.split or not photo.folders:
+        return False
+    return all(part.lower() != "annotated" for part in PurePosixPath(photo.source).parts)
 
 
 def _common_prefix(folders: list[tuple[str, ...]]) -> int:

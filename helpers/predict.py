@@ -141,7 +141,11 @@ def _seen(name: str, data: bytes | ArchiveError, card: dict) -> Seen:
         return Seen(name, None, str(error))
     background = card["backgrounds"].get(view)
     crop = crops.crop_of(photo, background, width / height) if background else None
-    remark = "" if crop is None or (crop.outline and crop.alone) else NOT_ALONE if crop.outline else NOT_FOUND
+    remark = ""
+    if crop and not crop.outline:
+        remark = NOT_FOUND
+    elif crop and not crop.alone:
+        remark = NOT_ALONE
     return Seen(name, resize(photo, height, width, crop), "", remark, view)
 
 
