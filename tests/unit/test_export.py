@@ -60,6 +60,7 @@ def test_both_looks_are_inside_where_the_card_says_so(tmp_path):
     assert export.check(path, twice, pixels, np.arange(2)).probabilities < 1e-5
 
 
+@pytest.mark.parametrize("model", ["small_cnn", "mobilenet_v3_small"], indirect=True)  # one layer as its head, or two
 def test_what_it_learned_from_is_inside_view_by_view(model, tmp_path):
     import onnxruntime
 
