@@ -245,31 +245,38 @@ def test_views_count_by_the_weights_of_the_card(line):
     assert predict.decide(line, photos, CPU)["red"].tolist() == pytest.approx([1 / (1 + math.exp(-1))])  # half the logs
 
 
-def test_a_photo_is_cut_out_around_the_thing_as_in_training(line):
-    belt = np.full((180, 320, 3), 90, np.uint8)
-    belt[:, ::7] = 110
+@pytest.fixture
+def belt(line):
+    """(180, 320, 3): the belt before the side camera, against which things are cut out of side views."""
+    pixels = np.full((180, 320, 3), 90, np.uint8)
+    pixels[:, ::7] = 110
+    cut = crops.Background(pictures=[jpeg(pixels)], roughly=False, straighten=False)
+    line["both"].card["backgrounds"] = {"side": cut}
+    return pixels
+
+
+@pytest.fixture
+def carton(belt):
+    """A blue carton on it."""
     seen = belt.copy()
-    seen[60:100, 200:240] = (0, 0, 255)  # a blue carton on a gray belt
+    seen[60:100, 200:240] = (0, 0, 255)
+    return seen
+
+
+def test_a_photo_is_cut_out_around_the_thing_as_in_training(line, carton):
     found = {}
-    for name, background in (
-        ("whole", {}),
-        ("cut out", {"side": crops.Background(pictures=[jpeg(belt)], roughly=False, straighten=False)}),
-    ):
-        line["both"].card["backgrounds"] = background
-        found[name] = predict.decide(line, [("1_side.png", png(seen))], CPU)["blue"][0]
+    for name, backgrounds in (("whole", {}), ("cut out", line["both"].card["backgrounds"])):
+        line["both"].card["backgrounds"] = backgrounds
+        found[name] = predict.decide(line, [("1_side.png", png(carton))], CPU)["blue"][0]
     assert found["cut out"] > found["whole"] + 0.2
-    other = predict.decide(line, [("1_top.png", png(seen))], CPU)["blue"][0]  # a view without a background stays whole
+    other = predict.decide(line, [("1_top.png", png(carton))], CPU)["blue"][
+        0
+    ]  # a view without a background stays whole
     assert other == pytest.approx(found["whole"])
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_where_no_item_is_found_a_hand_looks(dark, line):
-    belt = np.full((180, 320, 3), 90, np.uint8)
-    belt[:, ::7] = 110
-    cut = crops.Background(pictures=[jpeg(belt)], roughly=False, straighten=False)
-    line["both"].card["backgrounds"] = {"side": cut}
-    carton = belt.copy()
-    carton[60:100, 200:240] = (0, 0, 255)
+def test_where_no_item_is_found_a_hand_looks(dark, line, belt, carton):
     photos = [("1_side.png", png(carton)), ("1_top.png", BLUE_PHOTO)]
     photos += [("2_side.png", png(belt * 0 if dark else belt)), ("2_top.png", ALSO_BLUE)]
     table = predict.decide(line, photos, CPU)
@@ -502,13 +509,7 @@ def test_a_camera_that_shows_one_picture_again_and_again_is_noticed(line):
     assert predict.decide(line, photos, CPU)["remark"].tolist() == ["", "", ""]
 
 
-def test_of_several_things_in_a_photo_none_is_passed(line):
-    belt = np.full((180, 320, 3), 90, np.uint8)
-    belt[:, ::7] = 110
-    cut = crops.Background(pictures=[jpeg(belt)], roughly=False, straighten=False)
-    line["both"].card["backgrounds"] = {"side": cut}
-    carton = belt.copy()
-    carton[60:100, 200:240] = (0, 0, 255)
+def test_of_several_things_in_a_photo_none_is_passed(line, carton):
     two = carton.copy()
     two[70:100, 205:240] = (0, 100, 255)
     two[60:90, 80:120] = (255, 0, 0)
