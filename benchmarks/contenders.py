@@ -18,7 +18,7 @@ from captum.attr import IntegratedGradients
 from PIL import Image
 from torch.nn import functional as F
 
-from helpers import attribution, cards, catalog, compute, dialog, images, networks, predict, training
+from helpers import attribution, cards, catalog, compute, dialog, images, inference, networks, training
 from helpers.archives import Archive, threaded, write_zip
 from helpers.images import Examples
 from helpers.recipes import Phase, Recipe
@@ -82,7 +82,7 @@ def ours(dataset: catalog.Dataset, weights: Path, recipe: Recipe, work: Path) ->
     best = [row["validation_accuracy"] for row in model.card["history"] if row["kept"]][-1]
     tested = dataset._replace(catalog=dataset.catalog[~learned].reset_index(drop=True))
     pixels = images.load_images(tested, SIZE, SIZE)
-    answers = predict.probabilities(model, pixels, np.arange(len(pixels)), CPU).argmax(1)
+    answers = inference.probabilities(model, pixels, np.arange(len(pixels)), CPU).argmax(1)
     return seconds, best, float((answers == tested.labels()).mean())
 
 
@@ -94,7 +94,7 @@ def limit(dataset: catalog.Dataset, weights: Path) -> float:
     decoding = time.perf_counter() - started
     network = networks.build("mobilenet_v2", len(dataset.classes), str(weights)).eval()
     model = cards.Model(network, {"normalization": networks.IMAGENET_NORMALIZATION, "mirrored": False})
-    return decoding + len(pixels) * predict.milliseconds_per_image(model, pixels, CPU) / 1000
+    return decoding + len(pixels) * inference.milliseconds_per_image(model, pixels, CPU) / 1000
 
 
 def vgg_epochs(pixels: torch.Tensor, *, cached: bool) -> float:

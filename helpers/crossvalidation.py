@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from sklearn.model_selection import StratifiedGroupKFold
 
-from helpers import activations, calibration, dialog, evaluation, fusing, networks, predict, stages, training
+from helpers import activations, calibration, dialog, evaluation, fusing, inference, networks, stages, training
 from helpers.arrays import Array
 from helpers.catalog import Dataset, rows_where
 from helpers.images import Examples
@@ -153,9 +153,9 @@ def _answers(
         model = training.fit(architecture, weights, dataset, images, views, recipe, device, **how)
         rows = {split: rows_where(dataset.catalog, split=split, view=views) for split in parts}
         truth = labels[rows["validation"]]
-        model.card["mirrored"], found = predict.look(model, images, rows["validation"], truth, device)
+        model.card["mirrored"], found = inference.look(model, images, rows["validation"], truth, device)
         temperature = calibration.temperature(found, truth)
-        tested = predict.probabilities(model, images, rows["test"], device)
+        tested = inference.probabilities(model, images, rows["test"], device)
         for split, given in (("validation", found), ("test", tested)):
             sure = calibration.with_temperature(given, temperature)
             parts[split].append(evaluation.predictions(dataset.catalog.iloc[rows[split]], sure, dataset.classes))

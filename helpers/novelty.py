@@ -59,7 +59,7 @@ def answers(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of the images (N, 3, H, W) uint8 in these rows: probabilities (len(rows), C), and bool (len(rows),), unfamiliar.
 
-    The probabilities are those of `predict.probabilities`, not calibrated; both take one pass. views: (N,), as for
+    The probabilities are those of `inference.probabilities`, not calibrated; both take one pass. views: (N,), as for
     `fit`. corruption: what is done to each batch of images (M, 3, H, W) uint8 before, see `corruptions.corrupt`.
     """
     run, probabilities, unfamiliar, done = inference(model, device), [], [], 0

@@ -1,4 +1,4 @@
-"""From a trained network to probabilities, from photos of one's own to answers, and from items to actions.
+"""From photos of one's own to answers, and from the answers for an item to an action.
 
 As a command, for all photos of a folder or a zip, however many:
 python -m helpers.predict transfer/models.zip photos/ --output decisions.csv
@@ -21,14 +21,12 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from sklearn.metrics import log_loss
 
 from helpers import cards, compute, crops, novelty, session, sources, uncertainty
 from helpers.archives import ArchiveError, threaded
-from helpers.arrays import Array
 from helpers.cards import Model
 from helpers.decisions import INSPECT, PASS, REJECT
-from helpers.images import normalize, normalized_batches, resize
+from helpers.images import normalize, resize
 from helpers.items import NOT_SURE, REPEATED, from_photos, item_and_view, of_several_items
 from helpers.layouts import FUSED
 from helpers.photos import PhotoError, decode, encode, shrink
@@ -54,43 +52,6 @@ class Seen(NamedTuple):
     problem: str
     remark: str = ""
     view: str = ""
-
-
-def probabilities(
-    model: Model,
-    images: Array,
-    rows: np.ndarray,
-    device: torch.device,
-    batch_size: int = _BATCH_SIZE,
-) -> np.ndarray:
-    """(len(rows), C), not calibrated, of the images (N, 3, H, W) uint8 in these rows, normalized as the card says.
-
-    Where the card says that it is mirrored, see `compute.inference`. The network is left as it was.
-    Raises FloatingPointError where what it gives is no number, as half precision may bring about.
-    """
-    network, card = model.network, model.card
-    run = compute.inference(network, device, mirrored=card["mirrored"])
-    seen = normalized_batches(images, rows, card["normalization"], device, batch_size)
-    found = torch.cat([run(batch).softmax(1).cpu() for batch in seen])
-    if lost := int(found.isnan().any(1).sum()):
-        raise FloatingPointError(f"The network gives no number for {lost} of {len(rows)} images: take device='cpu'")
-    return found.numpy()
-
-
-def look(
-    model: Model, images: Array, rows: np.ndarray, labels: np.ndarray, device: torch.device
-) -> tuple[bool, np.ndarray]:
-    """Whether it pays to look at each image twice, as it is and mirrored; and the probabilities (len(rows), C) of that.
-
-    It pays where the log loss of these validation images falls by it. labels: (len(rows),), each a class's number.
-    """
-    found = {}
-    for mirrored in (False, True):
-        asked = Model(model.network, model.card | {"mirrored": mirrored})
-        found[mirrored] = probabilities(asked, images, rows, device)
-    losses = {mirrored: log_loss(labels, own, labels=range(own.shape[1])) for mirrored, own in found.items()}
-    pays = bool(losses[True] < losses[False])
-    return pays, found[pays]
 
 
 def answers(model: Model, photos: Iterable[Photo], device: torch.device) -> pd.DataFrame:
@@ -229,13 +190,6 @@ def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.dev
     repeated = table["name"].isin(of_several_items(showing.values(), views)) & (table["remark"] == "")
     table.loc[repeated, "remark"] = REPEATED
     return from_photos(table, views, card)
-
-
-def milliseconds_per_image(model: Model, images: Array, device: torch.device) -> float:
-    """Time of one image in a batch of 32, normalization included; see `compute.milliseconds`."""
-    network, card = model.network, model.card
-    run, pixels = compute.inference(network, device, mirrored=card["mirrored"]), images[:_BATCH_SIZE].to(device)
-    return compute.milliseconds(lambda: run(normalize(pixels, **card["normalization"])).cpu()) / len(pixels)
 
 
 def main() -> None:

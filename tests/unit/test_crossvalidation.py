@@ -106,7 +106,7 @@ def test_what_an_earlier_phase_changes_is_not_shared(many, tmp_path):
 
 
 def test_each_fold_is_looked_at_as_its_validation_items_say(many, tmp_path, monkeypatch):
-    asked, probabilities = [], crossvalidation.predict.probabilities
+    asked, probabilities = [], crossvalidation.inference.probabilities
 
     def noted(model, *what):
         asked.append(model.card["mirrored"])
@@ -114,9 +114,9 @@ def test_each_fold_is_looked_at_as_its_validation_items_say(many, tmp_path, monk
 
     verdicts = iter([True, False, True])
     monkeypatch.setattr(
-        crossvalidation.predict, "look", lambda *what: (next(verdicts), probabilities(*what[:3], what[4]))
+        crossvalidation.inference, "look", lambda *what: (next(verdicts), probabilities(*what[:3], what[4]))
     )
-    monkeypatch.setattr(crossvalidation.predict, "probabilities", noted)
+    monkeypatch.setattr(crossvalidation.inference, "probabilities", noted)
     answers(many, candidate([recipes.Phase("head", "head", 1)]), tmp_path)
     assert asked == [True, False, True]
 

@@ -10,13 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers import cards, crops, images, items, networks, predict
+from helpers import cards, crops, inference, items, networks, predict
 from helpers.archives import ArchiveError
 from helpers.items import item_and_view
 from helpers.photos import encode, shrink
 
 CPU = torch.device("cpu")
-BLUE, RED = 0, 1
 PLAIN = {  # what the card of a network says that needs nothing special
     **{
         "architecture": "small_cnn",
@@ -39,73 +38,6 @@ SAVED = PLAIN | {  # and one that can be loaded
 def small():
     torch.manual_seed(0)
     return networks.build("small_cnn", 2, "none")
-
-
-def carded(network, normalization=networks.IMAGENET_NORMALIZATION, *, mirrored=False):
-    """The network with as much of a card as probabilities need."""
-    return cards.Model(network, {"normalization": normalization, "mirrored": mirrored})
-
-
-def noise(count):
-    return torch.randint(0, 256, (count, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-
-
-def plain(colors):
-    """(N, 3, 4, 4) uint8, blue where a color is 0 and red where it is 1."""
-    pixels = torch.zeros(len(colors), 3, 4, 4, dtype=torch.uint8)
-    for index, color in enumerate(colors):
-        pixels[index, 0 if color == RED else 2] = 255
-    return pixels
-
-
-def test_predict_is_the_softmax_of_the_rows_asked_for(network, halves):
-    answers = predict.probabilities(carded(network, halves), plain([BLUE, RED, BLUE]), np.array([1, 0]), CPU)
-    sure = 1 / (1 + math.exp(-2))
-    np.testing.assert_allclose(answers, [[1 - sure, sure], [sure, 1 - sure]], rtol=1e-6)
-
-
-def test_predict_is_the_plain_path_whatever_the_batches():
-    network, pixels = small(), noise(7)
-    with torch.no_grad():
-        expected = network.eval()(images.normalize(pixels, **networks.IMAGENET_NORMALIZATION)).softmax(1)
-    answers = predict.probabilities(carded(network), pixels, np.arange(7), CPU, batch_size=3)
-    np.testing.assert_allclose(answers, expected, atol=1e-6)
-
-
-def test_a_mirrored_look_averages_the_logits_of_both():
-    network, pixels = small(), noise(3)
-    seen = images.normalize(pixels, **networks.IMAGENET_NORMALIZATION)
-    with torch.no_grad():
-        expected = ((network.eval()(seen) + network(seen.flip(3))) / 2).softmax(1)
-    answers = predict.probabilities(carded(network, mirrored=True), pixels, np.arange(3), CPU)
-    np.testing.assert_allclose(answers, expected, atol=1e-6)
-
-
-def test_images_without_a_number_are_counted_and_refused(network, halves):
-    network.register_forward_hook(lambda *_: torch.tensor([[1.0, 2.0], [math.inf, 1.0], [math.nan, 0.0]]))
-    with pytest.raises(FloatingPointError, match="gives no number for 2 of 3 images: take device='cpu'"):
-        predict.probabilities(carded(network, halves), plain([BLUE, RED, BLUE]), np.arange(3), CPU)
-
-
-def test_it_pays_to_look_twice_where_the_mirror_image_is_called_better():
-    """A network that is right about images that are bright on the left, and wrong about their mirror images."""
-    head = torch.nn.Linear(3 * 2 * 2, 2, bias=False)
-    head.weight.data = torch.tensor([[1.0, -1.0] * 6, [-1.0, 1.0] * 6])  # left against right
-    network = torch.nn.Sequential(torch.nn.Flatten(), head)
-    left = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
-    left[..., 0] = 255
-    unscaled = {"mean": [0.0] * 3, "deviation": [1.0] * 3}
-    for pixels, label, pays in ((left, 0, False), (left, 1, True)):
-        found, probabilities = predict.look(carded(network, unscaled), pixels, np.arange(1), np.array([label]), CPU)
-        assert found is pays
-        model = carded(network, unscaled, mirrored=pays)
-        expected = predict.probabilities(model, pixels, np.arange(1), CPU)
-        np.testing.assert_array_equal(probabilities, expected)
-
-
-def test_the_time_of_an_image_is_its_part_of_that_of_all(network, halves, monkeypatch):
-    monkeypatch.setattr(predict.compute, "milliseconds", lambda run: 400.0 * len(run()))
-    assert predict.milliseconds_per_image(carded(network, halves), plain([BLUE, RED]), CPU) == 400.0
 
 
 @pytest.fixture
@@ -156,11 +88,12 @@ def test_below_the_threshold_the_answer_is_not_sure(model):
 def test_the_card_says_whether_a_photo_is_looked_at_twice():
     card = PLAIN | {"classes": ["a", "b"], "input": {"height": 16, "width": 16}, "mirrored": True}
     card |= {"normalization": networks.IMAGENET_NORMALIZATION}
-    picture, network = noise(1), small()
-    table = predict.answers(cards.Model(network, card), [("noise.png", png(picture[0].permute(1, 2, 0).numpy()))], CPU)
-    expected = predict.probabilities(carded(network, mirrored=True), picture, np.arange(1), CPU)
+    picture = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    model = cards.Model(small(), card)
+    table = predict.answers(model, [("noise.png", png(picture[0].permute(1, 2, 0).numpy()))], CPU)
+    expected = inference.probabilities(model, picture, np.arange(1), CPU)
     np.testing.assert_allclose(table[["a", "b"]], expected, atol=1e-6)
-    once = predict.probabilities(carded(network), picture, np.arange(1), CPU)
+    once = inference.probabilities(model._replace(card=card | {"mirrored": False}), picture, np.arange(1), CPU)
     assert abs(once - expected).max() > 1e-4
 
 

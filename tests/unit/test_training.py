@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from helpers import cards, catalog, images, networks, predict, recipes, training
+from helpers import cards, catalog, images, inference, networks, recipes, training
 from helpers.images import Examples
 from helpers.recipes import Phase, Recipe
 
@@ -87,7 +87,7 @@ def test_eight_images_are_learned_by_heart(eight):
     assert history["validation_accuracy"].iloc[-1] == 1
     assert history["validation_loss"].min() < 0.1 < history["validation_loss"].iloc[0]
     model = cards.Model(network, {"normalization": networks.IMAGENET_NORMALIZATION, "mirrored": False})
-    answers = predict.probabilities(model, eight.images, np.arange(8), CPU)
+    answers = inference.probabilities(model, eight.images, np.arange(8), CPU)
     assert answers.argmax(1).tolist() == eight.labels.tolist()
 
 
@@ -245,7 +245,7 @@ def test_the_network_ends_with_the_weights_of_its_best_epoch(network, disputed, 
     assert losses.idxmin() == 1
     assert losses.iloc[-1] > 2 * losses.min()
     model = cards.Model(network, {"normalization": harmful.normalization, "mirrored": False})
-    answers = predict.probabilities(model, disputed.images, np.arange(8), CPU)
+    answers = inference.probabilities(model, disputed.images, np.arange(8), CPU)
     assert -np.log(answers[np.arange(8), disputed.labels]).mean() == pytest.approx(losses.min(), abs=1e-6)
     assert not network.training
 
@@ -260,7 +260,7 @@ def test_without_patience_the_last_epoch_of_each_phase_is_kept(network, disputed
     assert history["kept"].tolist() == [False, True, False, True]
     assert history["validation_loss"].idxmin() == 1
     model = cards.Model(network, {"normalization": harmful.normalization, "mirrored": False})
-    answers = predict.probabilities(model, disputed.images, np.arange(8), CPU)
+    answers = inference.probabilities(model, disputed.images, np.arange(8), CPU)
     losses = -np.log(answers[np.arange(8), disputed.labels].clip(1e-6))
     assert losses.mean() > 2 * history["validation_loss"].min()
 

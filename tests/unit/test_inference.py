@@ -1,0 +1,82 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import cards, images, inference, networks
+
+CPU = torch.device("cpu")
+BLUE, RED = 0, 1
+
+
+def small():
+    torch.manual_seed(0)
+    return networks.build("small_cnn", 2, "none")
+
+
+def carded(network, normalization=networks.IMAGENET_NORMALIZATION, *, mirrored=False):
+    """The network with as much of a card as probabilities need."""
+    return cards.Model(network, {"normalization": normalization, "mirrored": mirrored})
+
+
+def noise(count):
+    return torch.randint(0, 256, (count, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def plain(colors):
+    """(N, 3, 4, 4) uint8, blue where a color is 0 and red where it is 1."""
+    pixels = torch.zeros(len(colors), 3, 4, 4, dtype=torch.uint8)
+    for index, color in enumerate(colors):
+        pixels[index, 0 if color == RED else 2] = 255
+    return pixels
+
+
+def test_probabilities_are_the_softmax_of_the_rows_asked_for(network, halves):
+    answers = inference.probabilities(carded(network, halves), plain([BLUE, RED, BLUE]), np.array([1, 0]), CPU)
+    sure = 1 / (1 + math.exp(-2))
+    np.testing.assert_allclose(answers, [[1 - sure, sure], [sure, 1 - sure]], rtol=1e-6)
+
+
+def test_probabilities_are_the_plain_path_whatever_the_batches():
+    network, pixels = small(), noise(7)
+    with torch.no_grad():
+        expected = network.eval()(images.normalize(pixels, **networks.IMAGENET_NORMALIZATION)).softmax(1)
+    answers = inference.probabilities(carded(network), pixels, np.arange(7), CPU, batch_size=3)
+    np.testing.assert_allclose(answers, expected, atol=1e-6)
+
+
+def test_a_mirrored_look_averages_the_logits_of_both():
+    network, pixels = small(), noise(3)
+    seen = images.normalize(pixels, **networks.IMAGENET_NORMALIZATION)
+    with torch.no_grad():
+        expected = ((network.eval()(seen) + network(seen.flip(3))) / 2).softmax(1)
+    answers = inference.probabilities(carded(network, mirrored=True), pixels, np.arange(3), CPU)
+    np.testing.assert_allclose(answers, expected, atol=1e-6)
+
+
+def test_images_without_a_number_are_counted_and_refused(network, halves):
+    network.register_forward_hook(lambda *_: torch.tensor([[1.0, 2.0], [math.inf, 1.0], [math.nan, 0.0]]))
+    with pytest.raises(FloatingPointError, match="gives no number for 2 of 3 images: take device='cpu'"):
+        inference.probabilities(carded(network, halves), plain([BLUE, RED, BLUE]), np.arange(3), CPU)
+
+
+def test_it_pays_to_look_twice_where_the_mirror_image_is_called_better():
+    """A network that is right about images that are bright on the left, and wrong about their mirror images."""
+    head = torch.nn.Linear(3 * 2 * 2, 2, bias=False)
+    head.weight.data = torch.tensor([[1.0, -1.0] * 6, [-1.0, 1.0] * 6])  # left against right
+    network = torch.nn.Sequential(torch.nn.Flatten(), head)
+    left = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
+    left[..., 0] = 255
+    unscaled = {"mean": [0.0] * 3, "deviation": [1.0] * 3}
+    for pixels, label, pays in ((left, 0, False), (left, 1, True)):
+        found, probabilities = inference.look(carded(network, unscaled), pixels, np.arange(1), np.array([label]), CPU)
+        assert found is pays
+        model = carded(network, unscaled, mirrored=pays)
+        expected = inference.probabilities(model, pixels, np.arange(1), CPU)
+        np.testing.assert_array_equal(probabilities, expected)
+
+
+def test_the_time_of_an_image_is_its_part_of_that_of_all(network, halves, monkeypatch):
+    monkeypatch.setattr(inference.compute, "milliseconds", lambda run: 400.0 * len(run()))
+    assert inference.milliseconds_per_image(carded(network, halves), plain([BLUE, RED]), CPU) == 400.0
