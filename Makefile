@@ -60,16 +60,16 @@ $(READY): pyproject.toml constraints.txt
 
 run: $(READY)
 	@echo "1 of 4  Preparing the data from $$RAW_DATA"
-	@mkdir -p $(REPORT) && rm -f $(REPORT)/0[1-3]-* $(REPORT)/index.html
-	@$(PAPERMILL) notebooks/01-DataPreparation.ipynb $(REPORT)/01-DataPreparation.ipynb -r raw_data "$$RAW_DATA" \
+	@mkdir -p "$(REPORT)" && rm -f "$(REPORT)"/0[1-3]-* "$(REPORT)/index.html"
+	@$(PAPERMILL) notebooks/01-DataPreparation.ipynb "$(REPORT)/01-DataPreparation.ipynb" -r raw_data "$$RAW_DATA" \
 		$(PREPARATION) $(QUIETER)
 	@echo "2 of 4  Training, which takes longest"
-	@$(PAPERMILL) notebooks/02-ModelTraining.ipynb $(REPORT)/02-ModelTraining.ipynb \
+	@$(PAPERMILL) notebooks/02-ModelTraining.ipynb "$(REPORT)/02-ModelTraining.ipynb" \
 		-y '{architectures: $(ARCHITECTURES), weights: $(START)}' $(TRAINING) $(PARAMETERS) $(DEFECT_SET) $(QUIETER)
 	@echo "3 of 4  Explaining"
-	@$(PAPERMILL) notebooks/03-ModelInterpretability.ipynb $(REPORT)/03-ModelInterpretability.ipynb $(DEFECT_SET) $(QUIETER)
+	@$(PAPERMILL) notebooks/03-ModelInterpretability.ipynb "$(REPORT)/03-ModelInterpretability.ipynb" $(DEFECT_SET) $(QUIETER)
 	@echo "4 of 4  Writing the report"
-	@$(EXPORT) $(BIN)/python -m helpers.report $(REPORT)/0[1-3]-*.ipynb --folder $(REPORT)
+	@$(EXPORT) $(BIN)/python -m helpers.report "$(REPORT)"/0[1-3]-*.ipynb --folder "$(REPORT)"
 
 test: test-unit test-notebooks
 
