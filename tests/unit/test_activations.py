@@ -4,6 +4,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from tiny import small
 from torch.nn import functional as F
 from torchvision.models import VisionTransformer
 
@@ -26,11 +27,6 @@ def photos(count, size):
     """Smooth pictures, (count, 3, size, size) uint8: like photos, they do not change much from pixel to pixel."""
     coarse = torch.rand(count, 3, 6, 6, generator=torch.Generator().manual_seed(0)) * 255
     return F.interpolate(coarse, (size, size), mode="bicubic").clamp(0, 255).byte()
-
-
-def small():
-    torch.manual_seed(0)
-    return networks.build("small_cnn", 2, "none")
 
 
 def settled(architecture, size):

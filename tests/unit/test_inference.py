@@ -3,33 +3,16 @@ import math
 import numpy as np
 import pytest
 import torch
+from tiny import BLUE, RED, noise, plain, small
 
 from helpers import cards, images, inference, networks
 
 CPU = torch.device("cpu")
-BLUE, RED = 0, 1
-
-
-def small():
-    torch.manual_seed(0)
-    return networks.build("small_cnn", 2, "none")
 
 
 def carded(network, normalization=networks.IMAGENET_NORMALIZATION, *, mirrored=False):
     """The network with as much of a card as probabilities need."""
     return cards.Model(network, {"normalization": normalization, "mirrored": mirrored})
-
-
-def noise(count):
-    return torch.randint(0, 256, (count, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-
-
-def plain(colors):
-    """(N, 3, 4, 4) uint8, blue where a color is 0 and red where it is 1."""
-    pixels = torch.zeros(len(colors), 3, 4, 4, dtype=torch.uint8)
-    for index, color in enumerate(colors):
-        pixels[index, 0 if color == RED else 2] = 255
-    return pixels
 
 
 def test_probabilities_are_the_softmax_of_the_rows_asked_for(network, halves):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tiny import BLUE, RED, noise, plain, small
 from torch.nn import functional as F
 
 from helpers import cards, catalog, images, inference, networks, recipes, training
@@ -17,24 +18,6 @@ from helpers.recipes import Phase, Recipe
 CPU = torch.device("cpu")
 RIGHT, WRONG = math.log1p(math.exp(-2)), math.log1p(math.exp(2))  # the loss of logits (1, -1) and of (-1, 1)
 FIGURES = ("loss", "accuracy", "precision", "recall", "f1")
-BLUE, RED = 0, 1
-
-
-def small(seed=0):
-    torch.manual_seed(seed)
-    return networks.build("small_cnn", 2, "none")
-
-
-def noise(count):
-    return torch.randint(0, 256, (count, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-
-
-def plain(colors):
-    """(N, 3, 4, 4) uint8, blue where a color is 0 and red where it is 1."""
-    pixels = torch.zeros(len(colors), 3, 4, 4, dtype=torch.uint8)
-    for index, color in enumerate(colors):
-        pixels[index, 0 if color == RED else 2] = 255
-    return pixels
 
 
 def run(network, examples, recipe, **options):
