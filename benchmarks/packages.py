@@ -12,7 +12,7 @@ import pandas as pd
 import yaml
 from pages import machine, markdown, put_section, run
 
-from helpers import crossvalidation, evaluation, fusing, regions, session
+from helpers import crossvalidation, evaluation, fusing, regions, session, uncertainty
 from helpers.unrolling import SUFFIX
 
 PAGE = """The set of "Industrial Quality Control of Packages": {items} packages, each seen by two cameras; {annotated}
@@ -22,12 +22,11 @@ of them have damage boxes. {networks} from ImageNet; parameters of notebook 02: 
 
 Accuracy in grouped stratified cross-validation; fused: one answer for a package from all views. A view that notebook
 01 unrolled counts as a view; "both ways" is what such a camera tells by itself, its photo and what was unrolled of it
-fused with equal weights. The spread is the
-standard deviation over whole repeats, or over folds where there is one repeat. The interval is Wilson's, for the
-first repeat: it says what other packages may bring; the spread says what another division of these may bring. The
-number of epochs, the epoch that is kept, the aspect ratio of the input and how packages are cut out and unrolled were
-chosen after looking at these very packages (docs/log.md), so results on new ones may be worse. The kind of box and its
-median are those of the training photos of notebook 01, without their labels.
+fused with equal weights. The spread is the standard deviation over whole repeats, or over folds where there is one
+repeat: what another division of these packages may bring. The interval is Wilson's, for the mean of the repeats: what
+other packages may bring. The number of epochs, the epoch that is kept, the aspect ratio of the input and how packages
+are cut out and unrolled were chosen after looking at these very packages (docs/log.md), so results on new ones may be
+worse. The kind of box and its median are those of the training photos of notebook 01, without their labels.
 
 {accuracy}
 
@@ -75,13 +74,11 @@ def write(answers: pd.DataFrame, attribution: pd.DataFrame, wanted: argparse.Nam
     answers = with_both_ways(answers)
     tables = {name: crossvalidation.figures(part) for name, part in answers.groupby("network", sort=False)}
     rows = []
-    for name, part in answers[answers["repeat"] == 0].groupby("network", sort=False):
-        classes = sorted(part["label"].unique())
-        ends = evaluation.scores(part, classes, 0).set_index("view")
-        for view in tables[name]:
-            mean, spread = tables[name].loc[["mean", "spread"], view]
-            interval = f"{ends['accuracy low'][view]:.3f} to {ends['accuracy high'][view]:.3f}"
-            rows.append((name, view, f"{mean:.3f} ± {spread:.3f}", interval, ends["tested"][view]))
+    first = answers[answers["repeat"] == 0]
+    for (name, view), tested in first.groupby(["network", "view"], sort=False).size().items():
+        mean, spread = tables[name].loc[["mean", "spread"], view]
+        low, high = uncertainty.wilson(round(mean * tested), tested)
+        rows.append((name, view, f"{mean:.3f} ± {spread:.3f}", f"{low:.3f} to {high:.3f}", tested))
     columns = ["network", "view", "accuracy", "95 % interval", "tested"]
     boxed = attribution[attribution["region"] == "damage box"]
     looked = evaluation.as_text(regions.summary(boxed, ["network", "view", "method"], seed=0)).replace("nan", "")
