@@ -12,7 +12,7 @@ from scipy.spatial import ConvexHull
 
 from helpers import backgrounds
 
-_DARKEST_SHADOW = 0.6  # of the background's light; what is darker is a thing
+_DARKEST_SHADOW = 0.6  # of the background's pixel values; what is darker is a thing
 _GAP, _GAP_ROUGHLY = 6, 2  # px that are bridged from either side, where a thing is as bright as what lies behind it
 _LEAST_OF_OTSU = 0.4  # Otsu's threshold finds the bright sides of a carton; its shaded ones differ less
 _RIM = 1.2  # of what is cut out, over the extent of the thing in it

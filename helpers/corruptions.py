@@ -42,7 +42,7 @@ def _noise(images: torch.Tensor, strength: int) -> torch.Tensor:
 
 
 def _darkness(images: torch.Tensor, strength: int) -> torch.Tensor:
-    """Down to a fourth of the light."""
+    """Down to a fourth of the pixel values."""
     return _levels(images * (1 - 0.15 * strength))
 
 
