@@ -61,6 +61,8 @@ def read_layout(names: Iterable[str]) -> tuple[pd.DataFrame, list[tuple[str, str
     misfits += [(ascii(name), "its name is not in UTF-8, or holds control characters: rename it") for name in odd]
 
     divided = _is_divided(photos)
+    if divided:
+        _check_splits(photos)
     parsed = [_parse(name, divided=divided) for name in photos]
     if divided:
         why = "stands in none of train, val and test, which are there: put it into one"
@@ -78,12 +80,17 @@ def read_layout(names: Iterable[str]) -> tuple[pd.DataFrame, list[tuple[str, str
 def check_names(labels: Iterable[str], views: Iterable[str]) -> None:
     """Raise LayoutError for a label with the name of a column of the tables, which have one for each label, too.
 
-    Likewise for views called "fused", as the common answer is, or with a : or \\ in the name.
+    Likewise for views called "fused", as the common answer is, or with a : or \\ in the name, and for labels that
+    differ only in capitals or blanks: a decision about one of them would let the other pass.
     """
     if taken := sorted(_COLUMNS & set(labels)):
         raise LayoutError(
             f"No label can be called {' or '.join(map(repr, taken))}, as columns of tables are: rename it"
         )
+    by_letters = {" ".join(label.split()).casefold(): label for label in labels}
+    if twice := sorted(set(labels) - set(by_letters.values())):
+        other = by_letters[" ".join(twice[0].split()).casefold()]
+        raise LayoutError(f"{twice[0]!r} and {other!r} differ only in capitals or blanks: give these labels one name")
     if FUSED in set(views):
         raise LayoutError(f"No view can be called {FUSED!r}, as the answer of all views is: rename it")
     if odd := sorted(view for view in set(views) if set(view) & set(":\\")):
@@ -149,6 +156,16 @@ def _parse(name: str, *, divided: bool) -> _Photo:
     aside = {"annotated"} | (set(_SPLIT_FOLDERS) if divided else set())
     folders = tuple(part for part in path.parts[:-1] if part.lower() not in aside)
     return _Photo(name, folders, path.stem, splits[-1] if divided and splits else "")
+
+
+def _check_splits(names: list[str]) -> None:
+    """Raise LayoutError where a class of a divided set is called like a split: it would be taken for one."""
+    for name in names:
+        folders = [part.lower() for part in PurePosixPath(name).parts[:-1]]
+        found = {_SPLIT_FOLDERS[folder] for folder in folders if folder in _SPLIT_FOLDERS}
+        if len(found) > 1 and folders[-1] in _SPLIT_FOLDERS:
+            remedy = f"give the class {folders[-1]!r} another name"
+            raise LayoutError(_unknown(names, f"{name!r} stands in two splits: {remedy}"))
 
 
 def _is_divided(names: list[str]) -> bool:

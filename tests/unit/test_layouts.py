@@ -268,6 +268,24 @@ def test_a_label_called_as_a_column_of_our_tables_is_refused(label):
     assert refusal(["good/a.jpg", f"{label}/b.jpg"]).startswith(f"No label can be called '{label}'")
 
 
+@pytest.mark.parametrize("other", ["Bad", "bad ", "BAD"])
+def test_labels_that_differ_only_in_capitals_or_blanks_are_refused(other):
+    message = refusal(["good/1.jpg", "bad/2.jpg", f"{other}/3.jpg"])
+    assert repr(other) in message
+    assert "'bad'" in message
+    assert message.endswith("differ only in capitals or blanks: give these labels one name")
+
+
+def test_a_class_of_a_divided_set_that_is_called_like_a_split_is_refused():
+    names = [f"{split}/{label}/1.jpg" for split in ("train", "val", "test") for label in ("bus", "train")]
+    assert "'test/train/1.jpg' stands in two splits: give the class 'train' another name" in refusal(names)
+
+
+def test_a_split_may_stand_in_a_folder_of_its_own_name():
+    names = {f"{split}/{split}/{label}/1.jpg": (label, split) for split in ("train", "test") for label in ("a", "b")}
+    assert rows(names, "label", "split") == names
+
+
 def test_a_view_called_as_the_answer_of_all_views_is_refused():
     names = [f"{label}/{view}/1_{view}.jpg" for label in ("good", "bad") for view in ("top", "fused")]
     assert refusal(names).startswith("No view can be called 'fused'")
