@@ -73,6 +73,8 @@ def decode(data: bytes, name: str = "") -> tuple[Image.Image, list[str]]:
         if (orientation := image.getexif().get(_EXIF_ORIENTATION)) in _UPRIGHT:
             image = image.transpose(_UPRIGHT[orientation])  # ImageOps.exif_transpose fails where another tag is wrong
         rgb = _to_rgb(image)
+    except PhotoError:
+        raise
     except _DECODER_ERRORS as error:
         raise PhotoError(f"truncated or damaged ({error})") from error
     if _DEEP in notes and max(high for _, high in rgb.getextrema()) <= _DARK:
@@ -135,8 +137,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":  # Pillow would cut 16 bits off at 255
         image = Image.fromarray(_to_uint8(np.asarray(image)))
     if _may_be_transparent(image):
+        image, alpha = image.convert("RGBA"), _alpha(image)
+        if alpha.getextrema()[1] == 0:
+            raise PhotoError("transparent all over, so nothing would be seen: save it without transparency")
         white = Image.new("RGB", image.size, "white")
-        white.paste(image.convert("RGB"), mask=_alpha(image))
+        white.paste(image, mask=alpha)
         return white
     return image if image.mode == "RGB" else image.convert("RGB")
 
@@ -146,4 +151,6 @@ def _to_uint8(values: np.ndarray) -> np.ndarray:
     if not np.isfinite(values).all():
         raise ValueError("values that are not finite")
     largest = 65535 if values.dtype.kind != "f" else 1 if values.max() <= 1 else 255
+    if values.max() > largest:
+        raise PhotoError(f"values up to {values.max():.0f}, where {largest} is white: save it with 8 or 16 bits")
     return (values / largest * 255).round().clip(0, 255).astype(np.uint8)

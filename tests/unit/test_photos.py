@@ -109,8 +109,7 @@ def test_a_photo_over_the_pixel_limit_is_refused_before_it_is_decoded(monkeypatc
         (plain("L", 77), {}, "gray", [77, 77, 77]),
         (plain("1", 1), {}, "gray", [255, 255, 255]),
         (plain("P", 0), {}, None, [0, 0, 0]),
-        (plain("P", 0), {"transparency": 0}, "transparent: put on white", [255, 255, 255]),
-        (plain("RGBA", (200, 100, 0, 0)), {}, "transparent: put on white", [255, 255, 255]),
+        (plain("P", 0), {"transparency": bytes([51])}, "transparent: put on white", [204, 204, 204]),
         (plain("RGBA", (0, 0, 0, 51)), {}, "transparent: put on white", [204, 204, 204]),  # a fifth of black
         (plain("LA", (0, 51)), {}, "transparent: put on white", [204, 204, 204]),
         (plain("CMYK", (0, 255, 255, 0)), {"kind": "TIFF"}, "CMYK", [255, 0, 0]),
@@ -140,6 +139,21 @@ def test_a_picture_of_a_few_pixels_is_no_photo(size, usable):
     else:
         with pytest.raises(PhotoError, match=f"{size[0]} x {size[1]} px: too small to show anything"):
             decode(data)
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "reason"),
+    [
+        (plain("F", 4095.0), "TIFF", r"^values up to 4095, where 255 is white: save it with 8 or 16 bits"),
+        (plain("I", 70_000), "TIFF", r"^values up to 70000, where 65535 is white: save it with 8 or 16 bits"),
+        (plain("RGBA", (10, 20, 30, 0)), "PNG", r"^transparent all over.*: save it without transparency"),
+        (plain("LA", (10, 0)), "PNG", r"^transparent all over.*: save it without transparency"),
+    ],
+    ids=["counts in floats", "counts in 32 bits", "color", "gray"],
+)
+def test_a_picture_that_would_come_out_white_is_refused_with_the_remedy(image, kind, reason):
+    with pytest.raises(PhotoError, match=reason):
+        decode(saved(image, kind))
 
 
 def test_values_that_are_not_finite_are_refused():
