@@ -140,6 +140,12 @@ def test_a_write_that_fails_leaves_the_earlier_archive_and_nothing_else(tmp_path
     assert [file.name for file in tmp_path.iterdir()] == ["a.zip"]
 
 
+def test_the_entry_of_the_packed_folder_itself_is_passed_over(tmp_path):
+    packed = zip_of(tmp_path / "a.zip", ("./", b""), ("./damaged/", b""), ("./damaged/1.txt", b"one"))
+    with Archive(packed) as archive:
+        assert [(name, archive.read(name)) for name in archive.names] == [("./damaged/1.txt", b"one")]
+
+
 RELATIVE = "has an unsafe path: pack the archive with relative paths"
 UNSAFE = dict.fromkeys(["../up.txt", "a/../../up.txt", "/etc/passwd", "C:/windows.txt", "a\\..\\b.txt"], RELATIVE)
 UNSAFE["Icon\r"] = "holds control characters: rename it or leave it out"
