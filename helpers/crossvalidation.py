@@ -29,12 +29,13 @@ class Candidate(NamedTuple):
     recipe: Recipe
 
 
-def divide(dataset: Dataset, folds: int, repeats: int, seed: int) -> Iterator[tuple[int, int, Dataset]]:
+def divide(dataset: Dataset, folds: int, repeats: int, seed: int) -> list[tuple[int, int, Dataset]]:
     """(repeat, fold, data set) whose test split is that fold; of the other items a seventh validates.
 
     Where a label has fewer than seven groups left, as many parts are made as it has, so more validates. All images of
     an item, and of items that look the same, are in one split; every label has about its share of each.
-    Raises ValueError at once for less than 3 folds, or more than a label has items that look different, or no repeats.
+    Raises ValueError for less than 3 folds, or more than a label has items that look different, for no repeats, and
+    where items that look the same under several labels leave a label without items to learn from, or to validate.
     Source: Kohavi (1995), A Study of Cross-Validation and Bootstrap for Accuracy Estimation and Model Selection.
     """
     catalog = dataset.catalog
@@ -51,7 +52,7 @@ def divide(dataset: Dataset, folds: int, repeats: int, seed: int) -> Iterator[tu
         raise ValueError(
             f"folds={folds} must be from 3 to {fewest}, as many as the rarest label has items that look different"
         )
-    return _divisions(dataset, folds, repeats, seed)
+    return list(_divisions(dataset, folds, repeats, seed))
 
 
 def _divisions(dataset: Dataset, folds: int, repeats: int, seed: int) -> Iterator[tuple[int, int, Dataset]]:
@@ -60,9 +61,15 @@ def _divisions(dataset: Dataset, folds: int, repeats: int, seed: int) -> Iterato
         for fold, (others, tested) in enumerate(_parts(catalog, folds, seed + repeat)):
             rest = catalog.iloc[others]
             parts = min(_VALIDATION_PARTS, rest.groupby("label")["group"].nunique().min())
-            _, validating = next(_parts(rest, parts, seed + repeat))
+            validating = next(_parts(rest, parts, seed + repeat))[1] if parts > 1 else np.arange(0)
             split = np.full(len(catalog), "train", object)
             split[tested], split[others[validating]] = "test", "validation"
+            learned = set(catalog["label"][split == "train"])
+            if parts < 2 or learned != set(catalog["label"]):
+                raise ValueError(
+                    f"With folds={folds}, a label has too few items left to learn from, as items that look the same "
+                    "have different labels: correct them, add photos, or set folds=0"
+                )
             yield repeat, fold, dataset._replace(catalog=catalog.assign(split=split))
 
 

@@ -62,6 +62,13 @@ def test_a_label_with_two_items_can_not_be_cross_validated(many):
         crossvalidation.divide(few, 3, 1, seed=0)
 
 
+def test_items_that_look_the_same_may_leave_too_few_of_a_label_and_that_is_refused_at_once(many):
+    few = many.catalog[many.catalog["item"].str.fullmatch("(red|blue)[0-2]")]  # three of each
+    alike = few["item"].replace("blue0", "red0")
+    with pytest.raises(ValueError, match=r"With folds=3, a label has too few items left.*or set folds=0"):
+        crossvalidation.divide(many._replace(catalog=few.assign(group=alike)), 3, 1, seed=0)
+
+
 def test_no_repeats_are_refused_at_once(many):
     with pytest.raises(ValueError, match="repeats=0 must be 1 or more"):
         crossvalidation.divide(many, 3, 0, seed=0)
