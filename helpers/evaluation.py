@@ -186,8 +186,7 @@ def _share_ends(hits: int, groups: pd.Series, drawn: uncertainty.Interval) -> un
     """Of the share of hits among cases of these groups; see `scores`. Of a share of nothing we know nothing."""
     if groups.empty:
         return uncertainty.Interval(0.0, 1.0)
-    count = groups.nunique()
-    ends = uncertainty.wilson(round(hits * count / len(groups)), count)
+    ends = uncertainty.wilson(hits, len(groups), groups.nunique())
     return ends if groups.is_unique else uncertainty.Interval(min(ends.low, drawn.low), max(ends.high, drawn.high))
 
 

@@ -286,9 +286,11 @@ def _tested(members: dict[str, Model]) -> str:
 def _missed(decided: dict) -> str:
     """How many items with the defect the decision passed in its notebook's test, and what that says of others."""
     defect, known, missed = decided["defect"], decided["test"]["known"], decided["test"]["missed"]
+    different = decided["test"].get("different", known)  # which older cards lack
     if not known:
         return f"In its test, no {defect} items: what share of them it passes is not known"
-    return f"In its test, {known} {defect} items: {missed} passed ({uncertainty.wilson(missed, known)} of such items)"
+    ends = uncertainty.wilson(missed, known, different)
+    return f"In its test, {known} {defect} items: {missed} passed ({ends} of such items)"
 
 
 def _printable(name: str) -> str:

@@ -39,14 +39,16 @@ class LearningCurve(NamedTuple):
         return float(self.error(images) - self.error(2 * images))
 
 
-def wilson(hits: int, count: int) -> Interval:
+def wilson(hits: int, count: int, different: int | None = None) -> Interval:
     """The interval of a share, such as an accuracy: hits of count. Raises ValueError where count is 0.
 
+    different: how many of the cases look different, where some look the same; the interval is that of so few.
     Source: Wilson (1927), Probable Inference, the Law of Succession, and Statistical Inference.
     """
     if not count:  # SciPy 1.18 gives NaN there, older versions raise
         raise ValueError("An interval of a share needs at least one case: of 0, any share would do")
-    found = binomtest(int(hits), int(count)).proportion_ci(0.95, method="wilson")
+    different = count if different is None else different
+    found = binomtest(round(hits * different / count), int(different)).proportion_ci(0.95, method="wilson")
     return Interval(float(found.low), float(found.high))
 
 
@@ -85,19 +87,27 @@ def mcnemar(first_right: np.ndarray, second_right: np.ndarray, groups: Iterable)
     Source: McNemar (1947), Note on the Sampling Error of the Difference Between Correlated Proportions; for groups, the
     sign test of their sums.
     """
-    leads = np.asarray(first_right, int) - np.asarray(second_right, int)
-    leads = pd.Series(leads).groupby(np.asarray(groups)).sum()
-    told = int((leads != 0).sum())
-    return float(binomtest(int((leads > 0).sum()), told).pvalue) if told else 1.0
+    signs = _signs(first_right, second_right, groups)
+    told = int((signs != 0).sum())
+    return float(binomtest(int((signs > 0).sum()), told).pvalue) if told else 1.0
 
 
-def verdict(first: str, second: str, first_right: np.ndarray, second_right: np.ndarray, p: float) -> str:
-    """One sentence: which of two networks is better on the same cases, (N,) bool each, or that it is not shown.
+def verdict(
+    first: str, second: str, first_right: np.ndarray, second_right: np.ndarray, groups: Iterable, p: float
+) -> str:
+    """One sentence: which of two networks is better on the same cases, or that it is not shown.
 
-    p: of `mcnemar`, adjusted where there are several pairs; below 0.05 the difference is shown.
+    first_right, second_right, groups: see `mcnemar`. p: its own, adjusted where there are several pairs; below 0.05
+    the difference is shown.
     """
-    better, other = (first, second) if first_right.sum() >= second_right.sum() else (second, first)
+    better, other = (first, second) if _signs(first_right, second_right, groups).sum() >= 0 else (second, first)
     return f"{better} is {'' if p < 0.05 else 'not shown to be '}better than {other} with {len(first_right)} cases"
+
+
+def _signs(first_right: np.ndarray, second_right: np.ndarray, groups: Iterable) -> np.ndarray:
+    """(G,): for each group 1 where the first was right on more of its cases, -1 where the second was, or 0."""
+    leads = np.asarray(first_right, int) - np.asarray(second_right, int)
+    return np.sign(pd.Series(leads).groupby(np.asarray(groups)).sum().to_numpy())
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

@@ -171,6 +171,7 @@ DECISION = {"defect": "blue", "views": [], "pass_below": 0.1, "reject_from": 0.9
         ({"decision": {"defect": "blue"}}, "decision"),
         ({"decision": DECISION | {"defect": "torn"}}, "decision"),
         ({"decision": DECISION | {"test": {"known": 1, "missed": 2}}}, "test of the decision"),
+        ({"decision": DECISION | {"test": {"known": 2, "missed": 1, "different": 3}}}, "test of the decision"),
         ({"input": {"height": 0, "width": 32}}, "input"),
         ({"input": {"height": 20.5, "width": 32}}, "input"),
         ({"threshold": -1.0}, "threshold"),

@@ -557,10 +557,14 @@ def test_the_command_counts_items_and_not_files(command, capsys):
     ("test", "told"),
     [
         ({"test": {"known": 12, "missed": 1}}, "In its test, 12 red items: 1 passed (0.01 to 0.35 of such items)\n"),
+        (
+            {"test": {"known": 40, "missed": 0, "different": 8}},
+            "In its test, 40 red items: 0 passed (0.00 to 0.32 of such items)\n",
+        ),
         ({"test": {"known": 0, "missed": 0}}, "In its test, no red items: what share of them it passes is not known\n"),
         ({}, ""),
     ],
-    ids=["some", "none", "a network that was not chosen"],
+    ids=["some", "of items that look the same", "none", "a network that was not chosen"],
 )
 def test_the_command_says_how_much_the_decision_missed_in_its_test(test, told, command, capsys):
     decision = {"defect": "red", "views": [], "pass_below": 0.5, "reject_from": 0.5} | test

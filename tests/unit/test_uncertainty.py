@@ -71,9 +71,22 @@ def test_from_one_number_of_images_nothing_is_foretold():
 
 @pytest.mark.parametrize(("p", "told"), [(0.049, "is better than"), (0.05, "is not shown to be better than")])
 def test_the_verdict_names_the_one_that_is_right_more_often(p, told):
-    more, less = np.array([True, True, False]), np.array([True, False, False])
-    assert uncertainty.verdict("a", "b", more, less, p) == f"a {told} b with 3 cases"
-    assert uncertainty.verdict("b", "a", less, more, p) == f"a {told} b with 3 cases"
+    more, less, alone = np.array([True, True, False]), np.array([True, False, False]), range(3)
+    assert uncertainty.verdict("a", "b", more, less, alone, p) == f"a {told} b with 3 cases"
+    assert uncertainty.verdict("b", "a", less, more, alone, p) == f"a {told} b with 3 cases"
+
+
+def test_the_verdict_names_the_one_that_the_test_found_ahead_where_many_cases_look_the_same():
+    first = np.array([True] * 30 + [False] * 8)
+    groups = [0] * 30 + list(range(1, 9))
+    p = uncertainty.mcnemar(first, ~first, groups)
+    assert p < 0.05
+    assert uncertainty.verdict("a", "b", first, ~first, groups, p) == "b is better than a with 38 cases"
+
+
+def test_the_interval_of_cases_that_look_the_same_is_that_of_so_few():
+    assert uncertainty.wilson(10, 40, 8) == uncertainty.wilson(2, 8)
+    assert uncertainty.wilson(10, 40, 40) == uncertainty.wilson(10, 40)
 
 
 def test_mcnemar_counts_only_the_cases_that_one_got_right():
