@@ -171,7 +171,7 @@ def figure(row: pd.Series, name: str) -> str:
 
 
 TRASHNET_RECIPE = {"fine_tuning": "last stage", "fine_tuning_epochs": 6, "fine_tuning_rate": 0.0001}
-CIFAR_EPOCHS = {"two_convolutions": 14, "three_blocks": 50, "fast_resnet": 16}
+CIFAR_EPOCHS = {"two_convolutions": 14, "three_blocks": 50, "fast_resnet": 40}
 CALTECH_RECIPE = {"fine_tuning": "stage 3", "fine_tuning_epochs": 8, "fine_tuning_rate": 0.0001}
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from itertools import pairwise
 from torch import nn
 
 from helpers.layers import (
+    Cutout,
     GlobalMaxPool,
     PoolTo,
     RandomFlip,
@@ -74,13 +75,13 @@ def three_blocks(classes: int) -> nn.Sequential:
 
 
 def fast_resnet(classes: int) -> nn.Sequential:
-    """A residual network for small images that learns in few epochs, with augmentation as its first layers.
+    """A residual network for small images that learns in few epochs, with augmentation among its first layers.
 
     Takes (N, 3, H, W) of any size from 16 px, made for 32 x 32 px. What goes in is handed on from block to block and
     the logits begin small, so it bears large learning rates from the first step.
     Source: Jordan (2024), 94% on CIFAR-10 in 3.29 Seconds on a Single GPU; He et al. (2016) for the residual blocks.
     """
-    layers: list[nn.Module] = [RandomFlip(), RandomShift(4), Whitening(), nn.GELU()]
+    layers: list[nn.Module] = [RandomFlip(), RandomShift(4), Whitening(), Cutout(12), nn.GELU()]
     for before, after in pairwise((24, 128, 384, 384)):
         again = nn.Conv2d(after, after, 3, padding=1, bias=False)
         layers += [_handing_on(before, after), nn.MaxPool2d(2), *_centered(after), nn.GELU()]

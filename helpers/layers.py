@@ -71,6 +71,29 @@ class RandomShift(nn.Module):
         return padded[torch.arange(count, device=images.device)[:, None, None], rows, columns].permute(0, 3, 1, 2)
 
 
+class Cutout(nn.Module):
+    """In training a square of so many pixels is cut out of each image or map (N, C, H, W): it is 0 there.
+
+    Its middle lies anywhere, so part of it may lie outside.
+    Source: DeVries and Taylor (2017), Improved Regularization of Convolutional Neural Networks with Cutout.
+    """
+
+    def __init__(self, side_px: int) -> None:
+        super().__init__()
+        self.side_px = side_px
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """The images, each with a hole."""
+        if not self.training:
+            return images
+        count, _, height, width = images.shape
+        down, right = uniform(count, 2, 1, 1, 1, device=images.device).unbind(1)  # (N, 1, 1, 1) each
+        rows = torch.arange(height, device=images.device)[:, None] + 0.5
+        columns = torch.arange(width, device=images.device) + 0.5
+        high, wide = (rows - down * height).abs(), (columns - right * width).abs()
+        return images.masked_fill((high < self.side_px / 2) & (wide < self.side_px / 2), 0)
+
+
 class Whitening(nn.Module):
     """Each patch of 2 x 2 px as 24 numbers that do not predict each other: (N, 3, H, W) to (N, 24, H - 1, W - 1).
 

@@ -10,6 +10,7 @@ AUGMENTATION = [
     layers.RandomRotation(20.0),
     layers.RandomZoom(0.2),
     layers.RandomShift(2),
+    layers.Cutout(3),
 ]
 
 
@@ -52,6 +53,19 @@ def test_a_shift_moves_by_whole_pixels_and_mirrors_the_rim():
     torch.manual_seed(0)
     rows = {tuple(image[0, 0].tolist()) for image in layers.RandomShift(1)(GRADIENT.repeat(16, 1, 1, 1))}
     assert rows == {(0, 1, 2, 3, 4, 5, 6, 7), (1, 2, 3, 4, 5, 6, 7, 6), (1, 0, 1, 2, 3, 4, 5, 6)}
+
+
+def test_a_square_is_cut_out_anywhere_and_the_rest_stays():
+    torch.manual_seed(0)
+    images = torch.rand(400, 3, 12, 12) + 1
+    cut = layers.Cutout(4)(images)
+    holes = cut == 0
+    assert torch.equal(cut[~holes], images[~holes])
+    assert torch.equal(holes, holes[:, :1].expand_as(holes))  # the same in all colors
+    high, wide = holes[:, 0].any(2).sum(1), holes[:, 0].any(1).sum(1)
+    assert torch.equal(holes[:, 0].sum((1, 2)), high * wide)  # rectangles
+    assert set(high.tolist()) == set(wide.tolist()) == {2, 3, 4}  # squares, cut by the rim
+    assert holes.any(0).all()
 
 
 def test_a_quarter_turn_makes_columns_rows(monkeypatch):
