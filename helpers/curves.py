@@ -39,7 +39,7 @@ def training(histories: dict[str, pd.DataFrame], figures: Sequence[str] = ("loss
             axis.plot(history["epoch"], history[f"validation_{figure_name}"], color=PALETTE[1], label="validation")
             axis.plot(kept["epoch"], kept[f"validation_{figure_name}"], "o", color=PALETTE[0], label="epoch kept")
             axis.set_xlim(0.4, len(history) + 0.6)
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             if history["phase"].nunique() > 1:
                 _mark_phases(axis, history)
             axis.set(xlabel="epoch", ylabel=figure_name)
