@@ -61,10 +61,9 @@ def read_layout(names: Iterable[str]) -> tuple[pd.DataFrame, list[tuple[str, str
     misfits += [(ascii(name), "its name is not in UTF-8, or holds control characters: rename it") for name in odd]
 
     divided = _is_divided(photos)
-    if divided:
-        _check_splits(photos)
     parsed = [_parse(name, divided=divided) for name in photos]
     if divided:
+        _check_splits(photos)
         why = "stands in none of train, val and test, which are there: put it into one"
         misfits += [(photo.source, why) for photo in parsed if _is_in_no_split(photo)]
         parsed = [photo for photo in parsed if not _is_in_no_split(photo)]
