@@ -112,7 +112,7 @@ results: $(READY)
 		--training '{fine_tuning_epochs: 18, folds: 5, repeats: 3}'
 
 # make results-series CALTECH=caltech101.zip TRASHNET=trashnet.zip CIFAR=cifar10.zip WEIGHTS=mobilenet_v2.pth
-#                     accuracy of notebooks 04 to 07, docs/results.md (an hour and a half)
+#                     accuracy of notebooks 04 to 07, docs/results.md (about three hours)
 results-series: $(READY)
 	@$(EXPORT) $(BIN)/python benchmarks/series.py $(if $(CALTECH),--caltech '$(CALTECH)') \
 		$(if $(TRASHNET),--trashnet '$(TRASHNET)') $(if $(CIFAR),--cifar '$(CIFAR)') $(if $(WEIGHTS),--weights '$(WEIGHTS)')
