@@ -1,6 +1,7 @@
 # make run   the notebooks 01 to 03 on the built-in sample, or on transfer/raw-data.zip, and an HTML report
 #                make run PARAMETERS='-p defect_share 0.02'  and any other parameter of notebook 02
 #                make run REPORT=report/second  keeps the first report, to compare
+#                make run PREPARATION='-p group_look_alikes False'  and any other parameter of notebook 01
 # make test  every test
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -38,8 +39,8 @@ endif
 # A first look is short: the sample's boxes are not unrolled. Give PREPARATION= and they are.
 PREPARATION ?= $(if $(filter sample,$(RAW_DATA)),-p unroll_boxes False)
 
+DEFECT_SET := $(if $(filter undefined,$(origin DEFECT)),,-r defect "$$DEFECT")
 export RAW_DATA DEFECT  # for the shell, which takes them as they stand, quotes and all
-DEFECT_SET := $(if $(DEFECT),-r defect "$$DEFECT")
 
 .PHONY: help run test test-unit test-notebooks test-real test-oldest lint results results-series bench bench-large pictures stamp pins clean
 

@@ -60,9 +60,9 @@ def check(costs: Costs) -> None:
 
 
 def check_defect(defect: str, classes: list[str]) -> None:
-    """Raise ValueError for a defect that is no label; "" and "damaged", the notebooks' default, may be missing."""
-    if defect not in ("", "damaged", *classes):
-        raise ValueError(f"No label is called {defect!r}: set defect to one of {', '.join(classes)}, or to ''")
+    """Raise ValueError for a defect that is no label; "" stands for none."""
+    if defect not in ("", *classes):
+        raise ValueError(f"No label is called {defect!r}: set defect to one of {', '.join(classes)}, or to '' for none")
 
 
 def check_share(labels: pd.Series, defect: str, share: float) -> None:
