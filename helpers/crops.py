@@ -18,7 +18,7 @@ from PIL import Image
 
 from helpers.backgrounds import by_position, median
 from helpers.cartons import Crop, Things, crop_around, find_things, inside, look_like_one_thing, look_like_rectangles
-from helpers.catalog import Dataset, rows_where
+from helpers.catalog import Dataset, rows_where, spread
 from helpers.images import crop_to_photo, load_images
 from helpers.photos import as_text, from_text
 
@@ -48,8 +48,7 @@ def find_backgrounds(dataset: Dataset, *, forced: bool = False) -> dict[str, Bac
         rows = rows_where(dataset.catalog, split="train", view=view)
         if not len(rows) or view in (dataset.unrolled or {}):
             continue
-        spread = np.linspace(0, len(rows) - 1, min(_FOR_BACKGROUND, len(rows))).round().astype(int)  # over all labels
-        some = dataset._replace(catalog=dataset.catalog.iloc[rows[spread]])
+        some = dataset._replace(catalog=dataset.catalog.iloc[spread(rows, _FOR_BACKGROUND)])
         pixels = load_images(without_crops(some), *LOOK_PX)[:]
         usual = median(pixels)
         things = find_things(pixels, usual, roughly=True).masks

@@ -84,7 +84,13 @@ def main() -> None:
     try:
         device = distributed.start(session.pick_device(wanted.device))
         _fit(wanted, device)
-    except (ValueError, OSError, networks.WeightsError) as error:  # what a user can mend, in one sentence
+    except (
+        ValueError,
+        OSError,
+        ArithmeticError,
+        MemoryError,
+        networks.WeightsError,
+    ) as error:  # what a user can mend, in one sentence
         sys.exit(f"helpers.launch: {error}")
     distributed.stop()  # not after an error: it would wait for processes that wait for this one, and hide the reason
 
@@ -115,16 +121,21 @@ def _fit(wanted: argparse.Namespace, device: torch.device) -> None:
 def _recipe(weights: str, fields: dict[str, object]) -> Recipe:
     """The usual one for these weights, with other fields where they are given, as a card holds them.
 
-    Raises ValueError for a field that a recipe does not have.
+    Raises ValueError for a field that a recipe does not have, or of a wrong type.
     """
+    if not isinstance(fields, dict):
+        raise ValueError(f"--recipe must map fields to values, as in '{{\"batch_size\": 64}}', not be {fields!r}")
     known = [one.name for one in dataclasses.fields(Recipe)]
     if unknown := set(fields) - set(known):
         raise ValueError(f"--recipe: no field is called {', '.join(unknown)}; there are {', '.join(known)}")
     epochs, rate = (24, 1e-3) if weights == "none" else (12, 2e-4)
     usual = transfer(weights, Phase("head", "head", 4), Phase("fine-tuning", "last stage", epochs, rate), 16, seed=0)
-    if "phases" in fields:
-        fields = fields | {"phases": [Phase(*phase) for phase in fields["phases"]]}
-    return dataclasses.replace(usual, **fields)
+    try:
+        if "phases" in fields:
+            fields = fields | {"phases": [Phase(*phase) for phase in fields["phases"]]}
+        return dataclasses.replace(usual, **fields)
+    except TypeError as error:
+        raise ValueError(f"--recipe: a value is of a wrong type ({error}): give it as a card holds it") from None
 
 
 def _load_together(dataset: Dataset, height: int, width: int) -> Array:

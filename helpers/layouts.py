@@ -25,6 +25,7 @@ _SPLIT_FOLDERS |= dict.fromkeys(("test", "testing"), "test")
 _COLUMNS = {"path", "item", "view", "label", "predicted", "confidence", "network", "repeat", "fold", "name", "answer"}
 _COLUMNS |= {"problem", "photos", "action", "remark", "image", "map", "boxes", "window"}
 _COLUMNS |= {"suggested", "probability", "margin", "group", "unfamiliar", "in box"}
+_NO_LABELS = _COLUMNS | {"not sure"}  # the answer where no label is sure
 _JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 
 
@@ -52,8 +53,8 @@ def read_layout(names: Iterable[str]) -> tuple[pd.DataFrame, list[tuple[str, str
     photos = [name for name in names if PurePosixPath(name).suffix.lower() in EXTENSIONS]
     if not photos:
         raise LayoutError(_unknown(names, f"no file is a photo ({', '.join(EXTENSIONS)})"))
-    annotations = {name[: -len(".xml")]: name for name in names if name.lower().endswith(".xml")}
-    stems = {_stem(name) for name in photos}
+    annotations = {composed(name[: -len(".xml")]): name for name in names if name.lower().endswith(".xml")}
+    stems = {composed(_stem(name)) for name in photos}
     others = set(names) - set(photos) - {name for stem, name in annotations.items() if stem in stems}
     lonely = "no photo of that name stands beside it: put it beside its photo"
     unknown = "neither a photo, by its extension, nor boxes: save it as JPEG or PNG, if it is a photo"
@@ -70,21 +71,23 @@ def read_layout(names: Iterable[str]) -> tuple[pd.DataFrame, list[tuple[str, str
     rows, misplaced = _read_views(parsed) or _read_classes(parsed)
     table = pd.DataFrame(rows, columns=["source", "label", "view", "item", "split"])
     if table["label"].nunique() < 2:
-        raise LayoutError(_unknown(names, f"found {table['label'].nunique()} label folder(s), at least 2 are needed"))
+        aside = "".join(f", and {name} {why}" for name, why in misplaced[:1])
+        few = f"found {table['label'].nunique()} label folder(s), at least 2 are needed{aside}"
+        raise LayoutError(_unknown(names, few))
     check_names(table["label"], table["view"])
-    table["annotation"] = [annotations.get(_stem(name), "") for name in table["source"]]
+    table["annotation"] = [annotations.get(composed(_stem(name)), "") for name in table["source"]]
     return table, misfits + misplaced
 
 
 def check_names(labels: Iterable[str], views: Iterable[str]) -> None:
-    """Raise LayoutError for a label with the name of a column of the tables, which have one for each label, too.
+    """Raise LayoutError for a label with the name of a column or an answer of the tables, which have it for their own.
 
     Likewise for views called "fused", as the common answer is, or with a : or \\ in the name, and for labels that
     differ only in capitals or blanks: a decision about one of them would let the other pass.
     """
-    if taken := sorted(_COLUMNS & set(labels)):
+    if taken := sorted(_NO_LABELS & set(labels)):
         raise LayoutError(
-            f"No label can be called {' or '.join(map(repr, taken))}, as columns of tables are: rename it"
+            f"No label can be called {' or '.join(map(repr, taken))}, which means something else in tables: rename it"
         )
     by_letters = {" ".join(label.split()).casefold(): label for label in labels}
     if twice := sorted(set(labels) - set(by_letters.values())):
@@ -131,7 +134,13 @@ def _read_classes(photos: list[_Photo]) -> tuple[list[tuple], list[tuple[str, st
         (photo.source, photo.folders[-1], "", "/".join(path.parts[prefix:]), photo.split)
         for photo, path in zip(fits, paths, strict=True)
     ]
-    return rows, [(photo.source, "stands in no class folder") for photo in photos if not photo.folders]
+    return rows, [(photo.source, _no_class(photo.source)) for photo in photos if not photo.folders]
+
+
+def _no_class(source: str) -> str:
+    why = "stands in no class folder"
+    aside = "annotated" in source.lower().split("/")
+    return f"{why}: 'annotated' is none, it holds photos with boxes; give a class another name" if aside else why
 
 
 def _check_classes(fits: list[_Photo], photos: list[_Photo]) -> None:

@@ -146,8 +146,10 @@ def _replace_head(network: nn.Module, classes: int) -> None:
 def _options(architecture: str) -> dict[str, bool]:
     """What GoogLeNet and Inception are told: no heads beside the last, and inputs scaled as for the published weights.
 
-    `init_weights` is said because they warn where it is not.
+    `init_weights` is said because they warn where it is not. The largest transformer gets the size of its weights.
     """
+    if architecture == "vit_h_14":
+        return {"image_size": 518}
     if architecture not in ("googlenet", "inception_v3"):
         return {}
     return {"aux_logits": False, "init_weights": True, "transform_input": True}
@@ -158,6 +160,10 @@ def _state(architecture: str, weights: str) -> dict[str, torch.Tensor]:
         if architecture in NETWORKS:
             raise WeightsError(f'{architecture} has no ImageNet weights: it starts from nothing, weights="none"')
         published = torchvision.models.get_model_weights(architecture).DEFAULT
+        if published.transforms().mean != IMAGENET_NORMALIZATION["mean"]:
+            raise WeightsError(
+                f"The weights of {architecture} expect pixels scaled in another way: take another network"
+            )
         try:
             return published.get_state_dict(progress=dialog.someone_can_answer(), check_hash=True)
         except (OSError, RuntimeError) as error:

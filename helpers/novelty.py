@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from helpers import compute, stages
 from helpers.arrays import Array
 from helpers.cards import Model
+from helpers.catalog import spread
 from helpers.images import normalized_batches
 
 _MOST_FEATURES = 2000  # of each view that are kept, and validation images of it that are asked
@@ -36,7 +37,7 @@ def fit(
     """
     features, thresholds = {}, {}
     for view in model.card["views"]:
-        learned, unseen = (_some(rows[views[rows] == view]) for rows in (train, validation))
+        learned, unseen = (spread(rows[views[rows] == view], _MOST_FEATURES) for rows in (train, validation))
         if len(learned) == 0 or len(unseen) == 0:
             continue
         known = torch.cat(list(_directions(model, images, learned, device))).half()
@@ -138,7 +139,3 @@ def _directions(model: Model, images: Array, rows: np.ndarray, device: torch.dev
     body = compute.inference(stages.split(model.network, stages.HEAD)[0], device)
     for batch in normalized_batches(images, rows, model.card["normalization"], device):
         yield direction(body(batch))
-
-
-def _some(rows: np.ndarray) -> np.ndarray:
-    return rows[np.linspace(0, len(rows) - 1, min(len(rows), _MOST_FEATURES)).round().astype(int)]

@@ -50,8 +50,8 @@ def decode(data: bytes, name: str = "") -> tuple[Image.Image, list[str]]:
     """The photo in `data`, upright and in RGB, and notes on what had to be changed for that.
 
     name: the file's name, to compare its extension with what the bytes are.
-    Raises PhotoError where the file is empty, no image, truncated, smaller than 4 px (its longer side), has 12 bits
-    stored as 16, or has more than MAX_PIXELS.
+    Raises PhotoError where the file is empty, no image, truncated, smaller than 4 px (its longer side), has more than
+    MAX_PIXELS, or would come out black or white all over: 12 bits stored as 16, counts, an alpha channel never filled.
     """
     if not data:
         raise PhotoError("empty file")

@@ -203,8 +203,9 @@ def main() -> None:
     wanted = parser.parse_args()
     sys.stdout.reconfigure(errors="backslashreplace")  # a log may not know all letters of a file's name
     try:
-        _answer_all(wanted)
-    except (ValueError, OSError) as error:  # what a user can mend, in one sentence
+        with compute.enough_memory("give --device cpu"):
+            _answer_all(wanted)
+    except (ValueError, OSError, MemoryError) as error:  # what a user can mend, in one sentence
         sys.exit(f"helpers.predict: {error}")
 
 

@@ -57,11 +57,10 @@ def write_report(notebooks: list[Path], folder: Path) -> Path:
         raise ValueError(
             f"two pages would be called {twice[0]}: rename a notebook, or give each run a report of its own"
         )
+    executed = {path: _read(path) for path in notebooks}  # nothing is written before all are known to be good
     folder.mkdir(parents=True, exist_ok=True)
     entries = []
-    for path in notebooks:
-        notebook = _read(path)
-        _check_executed(path, notebook)
+    for path, notebook in executed.items():
         entries.append(_entry(path, notebook))
         _clean(notebook)
         body, _ = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True).from_notebook_node(notebook)
@@ -79,6 +78,7 @@ def _read(path: Path) -> nbformat.NotebookNode:
         notebook = nbformat.read(path, as_version=4)
     except (ValueError, AttributeError, nbformat.ValidationError):
         raise ValueError(f"{path} is no notebook") from None
+    _check_executed(path, notebook)
     return notebook
 
 
@@ -125,7 +125,8 @@ def _entry(path: Path, notebook: nbformat.NotebookNode) -> str:
 
 def _run(notebook: nbformat.NotebookNode) -> str:
     """When papermill ran it, for how long, and the parameters that it was given; "" where it ran otherwise."""
-    if not (run := notebook.metadata.get("papermill")):
+    run = notebook.metadata.get("papermill", {})
+    if run.get("duration") is None:  # as after a run that was stopped, and brought to its end by hand
         return ""
     given = ", ".join(f"{name}={value!r}" for name, value in run.parameters.items())
     minutes, seconds = divmod(round(run.duration), 60)

@@ -59,6 +59,8 @@ def _maxima(
             given = run(given)
             if given.ndim == 4:  # (N, C, h, w), but for Swin transformers, which have their channels last
                 maps = given.permute(0, 3, 1, 2) if isinstance(network, SwinTransformer) else given
+                if maps[0, 0].numel() == 1:  # pooled over the whole photo: there is no place left
+                    continue
                 values, places = maps.flatten(2).max(2)
                 found[name].append((values.cpu(), _squares(places.cpu(), maps.shape[2:], batch.shape[2:])))
     return {name: tuple(map(torch.cat, zip(*parts, strict=True))) for name, parts in found.items() if parts}

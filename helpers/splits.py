@@ -62,7 +62,7 @@ def assign_counts(photos: pd.DataFrame, *, train: int, validation: int, seed: in
     """The photos with `split` filled: so many items of each label to learn from and to choose with, the rest to test.
 
     Whole groups are drawn, as by `assign_splits`. Of a label with too few items at least a tenth stays for the test,
-    and at most a fifth goes to validation, but never less than its smallest group.
+    and at most a fifth goes to validation, but to either part never less than its smallest group.
     Raises SplitError where a label cannot be in all three splits, and ValueError for counts below 1.
     """
     if train < 1 or validation < 1:
@@ -75,8 +75,9 @@ def assign_counts(photos: pd.DataFrame, *, train: int, validation: int, seed: in
         learned = min(train, total - chosen - max(1, total // 10))
         for split, wanted, leave in (("validation", chosen, 2), ("train", learned, 1)):
             now = splits[items.index]
-            drawn = _draw(items[now == "test"], wanted - items[now == split].sum(), leave, generator)
-            splits[drawn] = split
+            free, held = items[now == "test"], items[now == split].sum()
+            wanted = max(wanted, 0 if held else free.min())
+            splits[_draw(free, wanted - held, leave, generator)] = split
     divided = photos.assign(split=photos["group"].map(splits))
     _check_splits(divided, photos.iloc[:0])
     return divided

@@ -19,7 +19,7 @@ from PIL import Image
 
 from helpers import boxes, catalog, crops
 from helpers.archives import Archive, threaded
-from helpers.catalog import Dataset, rows_where
+from helpers.catalog import Dataset, rows_where, spread
 from helpers.images import HIDDEN
 from helpers.layouts import composed
 from helpers.photos import as_text, decode, encode, from_text
@@ -105,10 +105,8 @@ def renamed(name: str, view: str) -> str:
 
 
 def _some(dataset: Dataset, view: str, count: int) -> pd.DataFrame:
-    """The rows of at most that many training photos of a view, from all over the catalog: it is sorted by label."""
-    rows = rows_where(dataset.catalog, split="train", view=view)
-    spread = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)
-    return dataset.catalog.iloc[rows[spread]]
+    """The rows of at most that many training photos of a view."""
+    return dataset.catalog.iloc[spread(rows_where(dataset.catalog, split="train", view=view), count)]
 
 
 def _stretch(photos: Sequence[Image.Image]) -> float:

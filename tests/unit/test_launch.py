@@ -42,6 +42,9 @@ def test_the_command_cuts_photos_out_where_it_is_asked_to(command, tmp_path):
         (["--crop", "below"], "--crop: no view to cut out is called below; there are side, top"),
         (["--recipe", '{"batchsize": 4}'], "--recipe: no field is called batchsize; there are phases, batch_size, "),
         (["--recipe", '{"copies": -1}'], "copies=-1 must be 0 or more"),
+        (["--recipe", "[1]"], "--recipe must map fields to values"),
+        (["--recipe", '{"phases": [["a", "head"]]}'], "--recipe: a value is of a wrong type"),
+        (["--recipe", '{"batch_size": "16"}'], "--recipe: a value is of a wrong type"),
         (["--weights", "nothing.pth"], "nothing.pth"),
     ],
 )
@@ -49,6 +52,16 @@ def test_what_a_user_can_mend_is_one_sentence(command, tmp_path, options, told):
     with pytest.raises(SystemExit, match=f"^helpers.launch: .*{re.escape(told)}"):
         command("none.zip", *options)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [FloatingPointError, MemoryError])
+def test_a_training_that_fails_is_one_sentence(command, monkeypatch, error):
+    def fails(*_, **__):
+        raise error("choose a lower rate")
+
+    monkeypatch.setattr(launch.training, "fit", fails)
+    with pytest.raises(SystemExit, match=r"^helpers\.launch: choose a lower rate"):
+        command("none.zip")
 
 
 def test_the_checkpoints_of_a_notebook_stay(command, tmp_path):

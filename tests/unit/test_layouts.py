@@ -179,8 +179,13 @@ def test_views_may_be_written_in_capitals():
         ),
         (VIEWS, "side/77_side.jpg", "stands in no folder view below a folder label"),
         (CLASSES, "overview.jpg", "stands in no class folder"),
+        (
+            CLASSES,
+            "annotated/1.jpg",
+            "stands in no class folder: 'annotated' is none, it holds photos with boxes; give a class another name",
+        ),
     ],
-    ids=["another name", "no serial", "no view", "another view", "a folder below", "no label", "no class"],
+    ids=["another name", "no serial", "no view", "another view", "a folder below", "no label", "no class", "annotated"],
 )
 def test_a_stray_photo_is_named_with_the_reason_and_the_rest_goes_on(names, stray, reason):
     table, misfits = read_layout([*names, stray])
@@ -232,6 +237,11 @@ def test_the_order_of_the_names_does_not_matter():
             "photos lie in 'NOK/2024-01-07' and in 'OK/2024-01-05', which do not stand side by side: which are",
             ["  OK/2024-01-05/1.jpg  (1 files)", "  OK/2024-01-06/2.jpg  (1 files)"],
         ),
+        (
+            ["annotated/1.jpg", "plain/2.jpg"],
+            "found 1 label folder(s), at least 2 are needed, and annotated/1.jpg stands in no class folder",
+            ["  annotated/1.jpg  (1 files)", "  plain/2.jpg  (1 files)"],
+        ),
     ],
     ids=[
         "empty",
@@ -243,6 +253,7 @@ def test_the_order_of_the_names_does_not_matter():
         "a class in a class",
         "otherwise",
         "days",
+        "a class called annotated",
     ],
 )
 def test_an_unknown_layout_is_answered_with_what_was_found_and_what_is_expected(names, reason, found):
@@ -263,8 +274,8 @@ def test_of_many_folders_the_eight_fullest_are_shown_and_the_others_counted():
     ]
 
 
-@pytest.mark.parametrize("label", ["problem", "suggested", "group", "unfamiliar"])
-def test_a_label_called_as_a_column_of_our_tables_is_refused(label):
+@pytest.mark.parametrize("label", ["problem", "suggested", "group", "unfamiliar", "not sure"])
+def test_a_label_called_as_a_column_or_an_answer_of_our_tables_is_refused(label):
     assert refusal(["good/a.jpg", f"{label}/b.jpg"]).startswith(f"No label can be called '{label}'")
 
 
@@ -316,5 +327,6 @@ def test_accents_are_one_character_whatever_system_the_names_come_from():
     assert set(table["label"]) == {"besch\u00e4digt", "heil"}
     assert set(table["view"]) == {"r\u00fcck"}
     assert table["item"].tolist() == ["1", "2", "3"]
-    table, _ = read_layout(["gru\u0308n/a\u0308.jpg", "rot/b.jpg"])
+    table, _ = read_layout(["gru\u0308n/a\u0308.jpg", "gr\u00fcn/\u00e4.xml", "rot/b.jpg"])
     assert table["item"].tolist() == ["gr\u00fcn/\u00e4", "rot/b"]
+    assert table["annotation"].tolist() == ["gr\u00fcn/\u00e4.xml", ""]

@@ -203,6 +203,23 @@ def test_imagenet_without_a_connection_says_what_to_do_and_gives_no_random_netwo
         networks.build("shufflenet_v2_x0_5", 2, "imagenet")
 
 
+def test_published_weights_that_expect_other_pixels_are_refused_and_all_others_expect_the_usual_ones():
+    usual, others = networks.IMAGENET_NORMALIZATION, []
+    for name in torchvision.models.list_models(module=torchvision.models):
+        look = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+        others += [name] * ((look.mean, look.std) != (usual["mean"], usual["deviation"]))
+    assert others == ["efficientnet_v2_l"]
+    with pytest.raises(WeightsError, match="The weights of efficientnet_v2_l expect pixels scaled in another way"):
+        networks.build("efficientnet_v2_l", 2, "imagenet")
+
+
+def test_the_largest_transformer_has_the_size_of_its_weights():
+    with torch.device("meta"):
+        network = networks.build("vit_h_14", 2, "none")
+    published = torchvision.models.get_model_weights("vit_h_14").DEFAULT
+    assert network.image_size == published.meta["min_size"][0]
+
+
 def test_there_are_no_imagenet_weights_of_the_small_network():
     with pytest.raises(WeightsError, match='weights="none"'):
         networks.build("small_cnn", 2, "imagenet")

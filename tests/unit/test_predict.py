@@ -696,6 +696,17 @@ def test_a_link_to_itself_costs_one_row_and_not_the_table(command, tmp_path):
     assert table["answer"].isna().to_dict() == {"1.png": False, "2.png": True}
 
 
+def test_where_the_memory_of_a_gpu_ends_the_command_says_what_to_do(command, monkeypatch):
+    def ends(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(predict, "decide", ends)
+    with pytest.raises(
+        SystemExit, match=r"helpers\.predict: The GPU has too little memory for this: give --device cpu"
+    ):
+        command({"1.png": BLUE_PHOTO})
+
+
 def test_where_no_table_can_be_written_no_photo_is_answered(command, tmp_path, monkeypatch):
     monkeypatch.setattr(predict, "decide", None)
     (tmp_path / "file").touch()

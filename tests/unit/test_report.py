@@ -55,6 +55,13 @@ def test_a_file_that_is_no_notebook_is_named(tmp_path):
             report.write_report([tmp_path / f"{number}.ipynb"], tmp_path / "report")
 
 
+def test_beside_a_file_that_is_no_notebook_no_page_is_written(notebook, tmp_path):
+    (tmp_path / "2.ipynb").write_text("{}")
+    with pytest.raises(ValueError, match=r"2\.ipynb is no notebook"):
+        report.write_report([notebook, tmp_path / "2.ipynb"], tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+
+
 @pytest.mark.parametrize("name", ["01-First", "index"])
 def test_two_pages_of_one_name_are_refused(notebook, tmp_path, name):
     other = tmp_path / f"{name}.ipynb"
@@ -99,6 +106,9 @@ def test_the_index_says_when_and_with_what_parameters_a_notebook_ran(tmp_path):
     path = write(tmp_path / "1.ipynb", executed("1", []))
     assert 'class="run"' not in report.write_report([path], tmp_path).read_text()
     notebook = nbformat.read(path, as_version=4)
+    notebook.metadata["papermill"] = {"start_time": "2026-11-28T09:31:20.853470+00:00", "duration": None}  # stopped
+    nbformat.write(notebook, path)
+    assert 'class="run"' not in report.write_report([path], tmp_path).read_text()
     run = {"start_time": "2026-11-28T09:31:20.853470+00:00", "duration": 393.9}
     told = "Parameters: raw_data=&#x27;&lt;a&gt;&#x27;"
     for parameters, said in (({"raw_data": "<a>"}, told), ({}, "All parameters as they are")):

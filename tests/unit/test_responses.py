@@ -66,6 +66,7 @@ def test_rows_are_those_of_the_images_and_not_of_the_choice(images):
     [
         ("vgg11", 64, ["stage 1", "stage 2", "stage 3", "stage 4"]),  # the fifth holds the dense layers
         ("swin_t", 64, ["stage 1", "stage 2", "stage 3"]),  # its maps have their channels last
+        ("squeezenet1_1", 64, ["stage 1", "stage 2", "stage 3"]),  # the fourth ends in a mean over the photo
         ("vit_b_16", 224, []),  # tokens are no maps
     ],
 )

@@ -183,6 +183,13 @@ def test_what_looks_alike_stays_together_when_splitting_by_count():
     assert splits.overlaps(divided, "group") == []
 
 
+def test_a_label_of_few_large_groups_is_in_all_splits_by_count():
+    table = photos(items_of(a=30, b=30), group={f"a{number}": 100 + number // 10 for number in range(30)})
+    divided = splits.assign_counts(table, train=5, validation=2, seed=0)
+    sizes = divided[divided["label"] == "a"].groupby("split")["item"].nunique()
+    assert sizes.to_dict() == {"train": 10, "validation": 10, "test": 10}
+
+
 @pytest.mark.parametrize("counts", [(0, 5), (5, 0)])
 def test_counts_below_one_are_refused(counts):
     with pytest.raises(ValueError, match="must be at least 1 item of each label"):
