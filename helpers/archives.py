@@ -26,6 +26,7 @@ _TRIED = 16  # tasks that are done without threads, to see how long one takes
 _WORTH_A_THREAD = 0.0007  # s
 _MOST_THREADS = 8  # each may hold a photo of MAX_PIXELS
 _AHEAD = 2 * _MOST_THREADS  # results that may wait to be taken, and files of any size that may wait for a thread
+_JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 _UNFINISHED = ".helpers-{}.unfinished"
 _DAY_SECONDS = 24 * 60 * 60
 _ZIP_ERRORS = (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError)  # the last two: odd names and versions
@@ -41,11 +42,10 @@ class ArchiveError(ValueError):
 class Archive:
     """The files of a zip or of a folder, read in place and by name: nothing is ever unpacked to disk.
 
-    names: the files' relative POSIX paths, sorted.
+    names: the files' relative POSIX paths, sorted, without what systems leave behind: hidden files and previews.
     Raises FileNotFoundError where `path` is missing, and ArchiveError where it is no zip or a member is hostile:
     a path that leaves the archive, a link, an encrypted member, two of one name, or more bytes than allowed. In a
-    folder, links to files are followed; links to folders, and folders that cannot be listed, are refused; hidden
-    folders are passed over.
+    folder, links to files are followed; links to folders, and folders that cannot be listed, are refused.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -54,9 +54,10 @@ class Archive:
             raise FileNotFoundError(f"{self.path} is missing: give the path of a zip archive or of a folder")
         self._zip = None if self.path.is_dir() else _open_zip(self.path)
         if self._zip is None:
-            self.names = sorted(_names_below(self.path))
+            names = _names_below(self.path)
         else:
-            self.names = sorted(member.filename for member in _checked_members(self._zip, self.path))
+            names = (member.filename for member in _checked_members(self._zip, self.path))
+        self.names = sorted(name for name in names if not _is_junk(name))
 
     def __enter__(self) -> Archive:
         return self
@@ -180,6 +181,10 @@ def _names_below(folder: Path) -> Iterator[str]:
             if (linked := Path(parent, name)).is_symlink():
                 raise ArchiveError(f"{linked} is a link to a folder, which is not followed: put the folder there")
         yield from (Path(parent, name).relative_to(folder).as_posix() for name in files)
+
+
+def _is_junk(name: str) -> bool:
+    return any(part.startswith(".") or part in _JUNK for part in PurePosixPath(name).parts)
 
 
 def _read_file(folder: Path, name: str) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
@@ -39,16 +41,20 @@ def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarra
     return softmax(np.log(probabilities.clip(_LEAST)) / temperature, axis=1)
 
 
-def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> pd.DataFrame:
-    """How sure and how often right: one row a bin of confidence with columns confidence, accuracy, images.
+def reliability(probabilities: np.ndarray, labels: np.ndarray, groups: Sequence[int], bins: int = 10) -> pd.DataFrame:
+    """How sure and how often right: one row a bin of confidence with columns confidence, accuracy, images, different.
 
-    probabilities: (N, C). labels: (N,) class numbers. bins: of equal width in 0..1; an empty one has no row.
+    probabilities: (N, C). labels: (N,) class numbers. groups: (N,) a number for all that shows one item or looks the
+    same; different counts them. bins: of equal width in 0..1; an empty one has no row.
     """
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     number = np.minimum((confidence * bins).astype(int), bins - 1)
-    table = pd.DataFrame({"bin": number, "confidence": confidence, "accuracy": right})
+    table = pd.DataFrame({"bin": number, "confidence": confidence, "accuracy": right, "group": np.asarray(groups)})
     found = table.groupby("bin").agg(
-        confidence=("confidence", "mean"), accuracy=("accuracy", "mean"), images=("bin", "size")
+        confidence=("confidence", "mean"),
+        accuracy=("accuracy", "mean"),
+        images=("bin", "size"),
+        different=("group", "nunique"),
     )
     return found.reset_index(drop=True)
 

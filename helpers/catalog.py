@@ -218,5 +218,7 @@ def _store(archive: Archive, row: NamedTuple, height: int, width: int) -> tuple[
     original, _ = decode(archive.read(row.source), row.source)
     image = shrink(original, height, width)
     scale = np.array([image.width / original.width, image.height / original.height] * 2)
-    boxes = [[name, *np.round(np.array(box) * scale).astype(int).tolist()] for name, *box in row.boxes]
+    corners = np.array([box[1:] for box in row.boxes]).reshape(-1, 4) * scale
+    whole = np.hstack([np.floor(corners[:, :2]), np.ceil(corners[:, 2:])]).astype(int)  # a thin one stays to be seen
+    boxes = [[name, *corner] for (name, *_), corner in zip(row.boxes, whole.tolist(), strict=True)]
     return encode(image), image.size, boxes

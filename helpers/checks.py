@@ -45,8 +45,9 @@ def check_photos(
     """The photos that can be used, and all findings (source, problem, action).
 
     photos: the table of `layouts.read_layout`. The first table returned has besides: width and height in px,
-    raw_sha256, boxes ([name, xmin, ymin, xmax, ymax] in px of the upright photo), annotated, and group: a number
-    shared by all that must stand in one split, being one item or near duplicates of each other.
+    raw_sha256, boxes ([name, xmin, ymin, xmax, ymax] in px of the upright photo), annotated, which says whether there
+    are any, and group: a number shared by all that must stand in one split, being one item or near duplicates of each
+    other.
     progress: wraps the list of photos, to show how far it is. group_look_alikes: False where photos of
     different things look the same, as those of parts that lie alike under a fixed camera; then items alone group.
     """
@@ -62,7 +63,7 @@ def check_photos(
     table = photos[usable].reset_index(drop=True)
     for column in ("width", "height", "raw_sha256", "boxes"):
         table[column] = pd.Series([getattr(look, column) for look in looks], dtype=object)
-    table["annotated"] = table.pop("annotation") != ""
+    table = table.drop(columns="annotation").assign(annotated=table["boxes"].map(bool))
     thumbs = np.array([look.thumb for look in looks] if group_look_alikes else [])
     keep, group, duplicates = _group(table, thumbs)
     table = table.assign(group=group)[keep].reset_index(drop=True)
@@ -77,6 +78,8 @@ def read_boxes(data: bytes, width: int, height: int) -> list[list]:
     """
     try:
         root = defusedxml.ElementTree.fromstring(data)
+        if root.tag != "annotation":
+            raise ValueError(f"it holds <{root.tag}>")
         sizes = [int(root.findtext(f"size/{side}") or 0) for side in ("width", "height")]
         corners = ("xmin", "ymin", "xmax", "ymax")
         found = [

@@ -70,7 +70,14 @@ def _divisions(dataset: Dataset, folds: int, repeats: int, seed: int) -> Iterato
                     f"With folds={folds}, a label has too few items left to learn from, as items that look the same "
                     "have different labels: correct them, add photos, or set folds=0"
                 )
-            yield repeat, fold, dataset._replace(catalog=catalog.assign(split=split))
+            divided = catalog.assign(split=split)
+            absent = divided.groupby("view")["split"].nunique() < 3
+            if absent.any():
+                raise ValueError(
+                    f"With folds={folds}, the view {absent.idxmax()!r} is missing from a part, so few items have it: "
+                    "add photos of it, take smaller folds, leave the view out, or set folds=0"
+                )
+            yield repeat, fold, dataset._replace(catalog=divided)
 
 
 def _parts(catalog: pd.DataFrame, count: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

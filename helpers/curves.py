@@ -106,7 +106,8 @@ def learning(
 def reliability(tables: dict[str, pd.DataFrame], title: str, *, columns: int = 3) -> Figure:
     """Accuracy, with 95 % intervals, against confidence for tables of `calibration.reliability`, so many in a row.
 
-    The diagonal is perfect; larger dots are of more images.
+    The diagonal is perfect; larger dots are of more images. Images that show one item or look the same count as one
+    for the intervals.
     """
     columns = min(columns, len(tables))
     figure, axes = grid(-(-len(tables) // columns), columns, 3.6)
@@ -116,7 +117,7 @@ def reliability(tables: dict[str, pd.DataFrame], title: str, *, columns: int = 3
     for axis, (name, table) in zip(axes.flat, tables.items(), strict=False):
         axis.plot([0, 1], [0, 1], ":", color="black")
         right = (table["accuracy"] * table["images"]).round()
-        ends = [uncertainty.wilson(*counts) for counts in zip(right, table["images"], strict=True)]
+        ends = [uncertainty.wilson(*counts) for counts in zip(right, table["images"], table["different"], strict=True)]
         axis.vlines(table["confidence"], *zip(*ends, strict=True), color=PALETTE[1])
         areas = 20 + 200 * table["images"] / table["images"].sum()
         axis.scatter(table["confidence"], table["accuracy"], areas, color=PALETTE[1], clip_on=False)
@@ -184,7 +185,8 @@ def robustness(accuracy: pd.DataFrame, unfamiliar: pd.DataFrame, count: int, bas
     """Against the strength of each corruption the accuracy, with 95 % intervals, and the share that is unfamiliar.
 
     Both tables have a row for each kind, which gets a panel, and a column for each strength from 0 on.
-    count: of items that were answered. baseline: the accuracy of always giving the most frequent answer.
+    count: of the items that were answered, those that look different. baseline: the accuracy of always giving the
+    most frequent answer.
     """
     columns = 3
     figure, axes = grid(-(-len(accuracy) // columns), columns, 2.3)

@@ -97,6 +97,8 @@ def to_onnx(model: Model, path: str | Path) -> Path:
                 verbose=False,
             )
             program.save(unfinished, external_data=False)
+    except OSError:  # a full disk is no fault of the exporter
+        raise
     except Exception as error:  # the exporter has many of its own
         reason = error
         while reason.__cause__:  # the outermost only says at which step of how many it failed

@@ -69,16 +69,16 @@ def choose(images: pd.DataFrame, classes: list[str], seed: int) -> tuple[dict[st
 def compare(images: pd.DataFrame, classes: list[str], seed: int) -> dict[str, float]:
     """The log loss of validation items by the mean of their views, and by weights learned from the other items.
 
-    Whoever learns from an item must not be judged by it: the items are divided in parts, and the weights for each are
-    learned from the others.
+    Whoever learns from an item must not be judged by it: the items are divided in parts, look-alikes together, and the
+    weights for each are learned from the others.
     """
-    items = images["item"].unique()
-    if images["view"].nunique() < 2 or len(items) < 2 * _PARTS:
+    groups = images["group"].unique()
+    if images["view"].nunique() < 2 or len(groups) < 2 * _PARTS:
         return {}
-    parts = np.array_split(np.random.default_rng(seed).permutation(items), _PARTS)
+    parts = np.array_split(np.random.default_rng(seed).permutation(groups), _PARTS)
     learned = []
     for part in parts:
-        own = images["item"].isin(part)
+        own = images["group"].isin(part)
         learned.append(fuse_views(images[own], classes, learn(images[~own], classes)))
     equal, weighted = fuse_views(images, classes), pd.concat(learned)
     return {"mean": log_loss(equal, classes), "learned": log_loss(weighted, classes)}

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from sklearn.metrics import log_loss
 
-from helpers import compute
+from helpers import calibration, compute
 from helpers.arrays import Array
 from helpers.cards import Model
 from helpers.images import normalize, normalized_batches
@@ -40,13 +40,15 @@ def look(
 ) -> tuple[bool, np.ndarray]:
     """Whether it pays to look at each image twice, as it is and mirrored; and the probabilities (len(rows), C) of that.
 
-    It pays where the log loss of these validation images falls by it. labels: (len(rows),), each a class's number.
+    It pays where the log loss of these validation images falls by it, of each way with the temperature that suits it
+    best: a mean of two looks is less sure than one, which is no merit. labels: (len(rows),), each a class's number.
     """
-    found = {}
+    found, losses = {}, {}
     for mirrored in (False, True):
         asked = Model(model.network, model.card | {"mirrored": mirrored})
-        found[mirrored] = probabilities(asked, images, rows, device)
-    losses = {mirrored: log_loss(labels, own, labels=range(own.shape[1])) for mirrored, own in found.items()}
+        found[mirrored] = own = probabilities(asked, images, rows, device)
+        sure = calibration.with_temperature(own, calibration.temperature(own, labels))
+        losses[mirrored] = log_loss(labels, sure, labels=range(own.shape[1]))
     pays = bool(losses[True] < losses[False])
     return pays, found[pays]
 

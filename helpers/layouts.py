@@ -26,7 +26,6 @@ _COLUMNS = {"path", "item", "view", "label", "predicted", "confidence", "network
 _COLUMNS |= {"problem", "photos", "action", "remark", "image", "map", "boxes", "window"}
 _COLUMNS |= {"suggested", "probability", "margin", "group", "unfamiliar", "in box"}
 _NO_LABELS = _COLUMNS | {"not sure"}  # the answer where no label is sure
-_JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 
 
 class LayoutError(ValueError):
@@ -47,7 +46,7 @@ def read_layout(names: Iterable[str]) -> tuple[pd.DataFrame, list[tuple[str, str
     annotation where no .xml stands beside the photo. An item is the serial, or the photo's own path.
     Raises LayoutError where no known layout explains the folders.
     """
-    names = sorted(name for name in names if not is_junk(name))
+    names = sorted(names)
     odd = [name for name in names if not _is_plain(name)]
     names = [name for name in names if _is_plain(name)]
     photos = [name for name in names if PurePosixPath(name).suffix.lower() in EXTENSIONS]
@@ -213,11 +212,6 @@ def _stem(name: str) -> str:
 def composed(name: str) -> str:
     """The name with each accented letter as one character, as keyboards give it; a Mac's file names have two."""
     return unicodedata.normalize("NFC", name)
-
-
-def is_junk(name: str) -> bool:
-    """Whether a file is what systems leave behind: hidden, or a preview."""
-    return any(part.startswith(".") or part in _JUNK for part in PurePosixPath(name).parts)
 
 
 def _is_plain(name: str) -> bool:

@@ -103,7 +103,7 @@ def summary(table: pd.DataFrame, by: list[str], seed: int) -> pd.DataFrame:
 
         found = figures(np.arange(len(part)))
         ends = uncertainty.bootstrap(figures, part["item"], seed)
-        hits = uncertainty.wilson(part["pointed"].sum(), len(part))
+        hits = uncertainty.wilson(part["pointed"].sum(), len(part), part["item"].nunique())
         row = dict(zip(by, names, strict=True)) | {"images": len(part)}
         row |= {"attribution": part["attribution"].mean(), "area": part["area"].mean()}
         row |= {"pointed": part["pointed"].mean(), "pointed low": hits.low, "pointed high": hits.high}

@@ -17,7 +17,6 @@ from PIL import Image
 
 from helpers import dialog, sample, session
 from helpers.archives import Archive, ArchiveError, write_zip
-from helpers.layouts import is_junk
 from helpers.photos import EXTENSIONS
 
 Members = Iterator[tuple[str, bytes]]
@@ -97,7 +96,7 @@ def photos(where: str) -> Iterator[Photo]:
     """Names and bytes of photos to answer: of one file, of all in a folder or zip, or of what stands at an address.
 
     What cannot be read, or is no photo by its name, comes with the error in place of its bytes: the others are answered
-    all the same. What systems leave behind, and the boxes of a photo, are passed over.
+    all the same. The boxes of a photo are passed over.
     where: a path or an http(s) address; "" gives none.
     Raises FileNotFoundError for a path that is not there, ArchiveError for a file that is neither photo nor zip,
     ConnectionError where a download fails.
@@ -117,7 +116,7 @@ def photos(where: str) -> Iterator[Photo]:
     with Archive(path) as archive:
         for name in archive.names:
             suffix = PurePosixPath(name).suffix.lower()
-            if is_junk(name) or suffix == ".xml":
+            if suffix == ".xml":
                 continue
             try:
                 if suffix not in EXTENSIONS:

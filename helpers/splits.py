@@ -25,7 +25,7 @@ def assign_splits(
     """The photos with `split` filled, and findings on those moved from the split they came in.
 
     Whole groups (items with their near duplicates) are drawn at random label by label, until validation and test
-    hold their fraction of each label's items. Annotated items always go to test. Splits that the set came with
+    hold their fraction of each label's items. Items with boxes always go to test. Splits that the set came with
     are kept, a missing one is drawn from train; a group that stood in several goes to the one most protected.
     Raises SplitError where a label cannot be in all three splits, and ValueError for impossible fractions.
     """

@@ -126,6 +126,21 @@ def test_a_folder_reads_like_the_zip_of_it(tmp_path):
     assert archive.digest() != digest
 
 
+def test_what_systems_leave_behind_is_no_part_of_an_archive(tmp_path):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "1.jpg").write_bytes(b"photo")
+    digest = Archive(tmp_path).digest()
+    junk = [".DS_Store", "cat/._1.jpg", "cat/Thumbs.db", "desktop.ini", "__MACOSX/cat/1.jpg", ".git/objects/1.jpg"]
+    for name in junk:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"?")
+    assert Archive(tmp_path).names == ["cat/1.jpg"]
+    assert Archive(tmp_path).digest() == digest
+    packed = write_zip(tmp_path / "set.zip", [(name, b"?") for name in ["cat/1.jpg", *junk]])
+    with Archive(packed) as archive:
+        assert archive.names == ["cat/1.jpg"]
+
+
 def test_a_write_that_fails_leaves_the_earlier_archive_and_nothing_else(tmp_path):
     path = write_zip(tmp_path / "a.zip", [("kept", b"1")])
     before = path.read_bytes()

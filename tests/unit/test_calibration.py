@@ -57,10 +57,11 @@ def test_zero_and_one_stay_numbers():
 def test_the_calibration_error_is_the_mean_distance_weighed_by_images():
     probabilities = np.array([[0.95, 0.05]] * 4 + [[0.55, 0.45]] * 2)
     labels = np.array([0, 0, 0, 1, 1, 1])  # 3 of 4 right where it says 0.95, none of 2 where it says 0.55
-    table = calibration.reliability(probabilities, labels)
+    table = calibration.reliability(probabilities, labels, [1, 2, 3, 3, 4, 5])
     assert table["confidence"].tolist() == pytest.approx([0.55, 0.95])
     assert table["accuracy"].tolist() == [0.0, 0.75]
     assert table["images"].tolist() == [2, 4]
+    assert table["different"].tolist() == [2, 3]
     expected = (2 * 0.55 + 4 * 0.20) / 6
     assert calibration.expected_calibration_error(table) == pytest.approx(expected)
 
@@ -69,7 +70,8 @@ def test_probabilities_that_mean_what_they_say_have_hardly_an_error():
     honest, labels = drawn(1.0)
     boastful, _ = drawn(3.0)
     errors = [
-        calibration.expected_calibration_error(calibration.reliability(own, labels)) for own in (honest, boastful)
+        calibration.expected_calibration_error(calibration.reliability(own, labels, range(len(labels))))
+        for own in (honest, boastful)
     ]
     assert errors[0] < 0.01
     assert errors[1] > 0.1
@@ -77,7 +79,7 @@ def test_probabilities_that_mean_what_they_say_have_hardly_an_error():
 
 def test_a_confidence_of_one_is_in_the_last_bin():
     sure = np.array([[1.0, 0.0], [0.95, 0.05]])
-    assert calibration.reliability(sure, np.array([0, 0]))["images"].tolist() == [2]
+    assert calibration.reliability(sure, np.array([0, 0]), [0, 1])["images"].tolist() == [2]
 
 
 def test_sure_is_the_lowest_confidence_that_reaches_the_accuracy():

@@ -43,6 +43,8 @@ def test_what_is_saved_is_loaded_again_with_all_its_facts(raw, tmp_path):
     row = dataset.catalog.set_index("path").loc["images/a/side/0_side.jpg"]
     assert row[["label", "view", "item", "split", "width", "height"]].tolist() == ["a", "side", "0", "test", 30, 20]
     assert row["boxes"] == [["damage", 3, 2, 15, 10]]  # half the size, half the box
+    smaller = prepared(raw, tmp_path / "smaller.zip", height=10, width=15).catalog
+    assert smaller["boxes"].sum() == [["damage", 1, 1, 8, 5]]  # 1.5 to 7.5: never smaller, or a thin one would vanish
     with Archive(dataset.path) as archive:
         assert Image.open(io.BytesIO(archive.read(row.name))).size == (30, 20)
 

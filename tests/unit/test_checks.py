@@ -174,6 +174,7 @@ ENTITIES = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>'
         voc(("nan", 2, 3, 4)),
         voc((1, 2, "inf", 4)),
         b"<annotation><object><name>damage</name></object></annotation>",
+        b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>",
         b'<?xml version="1.0" encoding="klingon"?><annotation/>',
         voc((1, 2, 3, 4), extra=ENTITIES),
         voc((1, 2, 3, 4), extra=LAUGHS).replace(b"damage", b"&y;"),
@@ -185,6 +186,7 @@ ENTITIES = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>'
         "nan",
         "infinite",
         "no corners",
+        "something else",
         "encoding",
         "hostile entity",
         "many entities",
@@ -208,6 +210,13 @@ def test_an_annotated_photo_keeps_its_boxes(check):
     row = table.set_index("source").loc["a/9.jpg"]
     assert row["boxes"] == [["damage", 1, 2, 30, 40]]
     assert row["annotated"]
+
+
+def test_a_file_of_boxes_without_a_box_that_can_be_used_leaves_a_photo_as_any_other(check):
+    elsewhere = {"a__8_jpg": jpeg(drawing(8)), "a__8_xml": voc((1, 2, 3, 4), width=100, height=100)}
+    table, _ = check(a__9_jpg=jpeg(drawing(9)), a__9_xml=voc(), **elsewhere)
+    assert {"a/8.jpg", "a/9.jpg"} < set(table["source"])
+    assert not table["annotated"].any()
 
 
 def test_an_item_under_two_labels_is_left_out(tmp_path):

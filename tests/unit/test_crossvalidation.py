@@ -69,6 +69,12 @@ def test_items_that_look_the_same_may_leave_too_few_of_a_label_and_that_is_refus
         crossvalidation.divide(many._replace(catalog=few.assign(group=alike)), 3, 1, seed=0)
 
 
+def test_a_view_that_few_items_have_is_refused_at_once(many):
+    rare = many.catalog[(many.catalog["view"] == "side") | many.catalog["item"].isin(["red0", "blue0"])]
+    with pytest.raises(ValueError, match="With folds=3, the view 'top' is missing from a part, so few items have it"):
+        crossvalidation.divide(many._replace(catalog=rare), 3, 1, seed=0)
+
+
 def test_no_repeats_are_refused_at_once(many):
     with pytest.raises(ValueError, match="repeats=0 must be 1 or more"):
         crossvalidation.divide(many, 3, 0, seed=0)

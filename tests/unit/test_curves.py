@@ -84,14 +84,14 @@ def test_learning_shows_intervals_and_reaches_to_twice_the_images():
 
 
 def test_reliability_has_a_diagonal_to_compare_with():
-    table = pd.DataFrame({"confidence": [0.6, 0.9], "accuracy": [0.5, 0.8], "images": [2, 10]})
+    table = pd.DataFrame({"confidence": [0.6, 0.9], "accuracy": [0.5, 0.8], "images": [2, 20], "different": [2, 10]})
     figure = curves.reliability({"before": table, "after": table}, "Sure and right")
     assert [axis.get_title() for axis in figure.axes] == ["before", "after"]
     (diagonal,) = figure.axes[0].lines
     assert diagonal.get_xydata().tolist() == [[0, 0], [1, 1]]
     ends, dots = figure.axes[0].collections
     assert dots.get_offsets().tolist() == [[0.6, 0.5], [0.9, 0.8]]
-    assert dots.get_sizes().tolist() == [20 + 200 * 2 / 12, 20 + 200 * 10 / 12]
+    assert dots.get_sizes().tolist() == [20 + 200 * 2 / 22, 20 + 200 * 20 / 22]
     np.testing.assert_allclose([end[:, 1] for end in ends.get_segments()], [[0.095, 0.905], [0.490, 0.943]], atol=1e-3)
     figure.draw_without_rendering()
 

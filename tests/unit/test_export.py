@@ -108,6 +108,15 @@ def test_without_the_extra_it_says_what_to_install(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_disk_that_is_full_is_not_called_a_fault_of_the_exporter(model, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch.onnx, "export", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*model\.onnx"):
+        export.to_onnx(model, tmp_path / "model.onnx")
+
+
 def test_a_network_that_cannot_be_exported_leaves_nothing_behind(tmp_path):
     class Odd(torch.nn.Module):
         def forward(self, images):

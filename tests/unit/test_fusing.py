@@ -87,6 +87,7 @@ def test_with_few_items_or_one_view_the_mean_stays():
     assert fusing.choose(line(9, 0.9, 0.5), CLASSES, seed=0) == ({}, {})
     one = line(40, 0.9, 0.5)
     assert fusing.choose(one[one["view"] == "side"], CLASSES, seed=0) == ({}, {})
+    assert fusing.choose(one.assign(group=0), CLASSES, seed=0) == ({}, {})  # forty that look the same are one
 
 
 def test_learned_weights_are_never_worse_than_equal_ones_where_they_were_learned():

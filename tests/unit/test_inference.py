@@ -60,6 +60,19 @@ def test_it_pays_to_look_twice_where_the_mirror_image_is_called_better():
         np.testing.assert_array_equal(probabilities, expected)
 
 
+def test_a_look_that_is_only_less_sure_does_not_pay():
+    """A network that is too sure, right about two of three images; of each mirror image it is as sure of the other."""
+    head = torch.nn.Linear(3 * 2 * 2, 2, bias=False)
+    head.weight.data = torch.tensor([[1.0, -0.9] * 6, [-1.0, 0.9] * 6])
+    network = torch.nn.Sequential(torch.nn.Flatten(), head)
+    left = torch.zeros(3, 3, 2, 2, dtype=torch.uint8)
+    left[..., 0] = 255
+    unscaled = {"mean": [0.0] * 3, "deviation": [1.0] * 3}
+    images, labels = torch.cat([left, left.flip(3)]), np.array([0, 0, 1, 1, 1, 0])
+    found, _ = inference.look(carded(network, unscaled), images, np.arange(6), labels, CPU)
+    assert found is False
+
+
 def test_the_time_of_an_image_is_its_part_of_that_of_all(network, halves, monkeypatch):
     monkeypatch.setattr(inference.compute, "milliseconds", lambda run: 400.0 * len(run()))
     assert inference.milliseconds_per_image(carded(network, halves), plain([BLUE, RED]), CPU) == 400.0

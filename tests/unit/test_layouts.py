@@ -117,21 +117,6 @@ def test_boxes_belong_to_the_photo_in_their_own_folder_alone():
     assert rows([*names, "cat/1.v2.xml"], "annotation") == names
 
 
-def test_junk_of_operating_systems_passes_unseen():
-    junk = [
-        ".DS_Store",
-        "cat/.DS_Store",
-        "cat/._1.jpg",
-        "cat/Thumbs.db",
-        "desktop.ini",
-        "__MACOSX/cat/._1.jpg",
-        "__MACOSX/cat/1.jpg",
-        ".git/objects/1.jpg",
-    ]
-    names = {"cat/1.jpg": ("cat",), "dog/2.jpg": ("dog",)}
-    assert rows([*names, *junk], "label") == names
-
-
 def test_files_that_are_neither_photo_nor_boxes_are_named_and_the_rest_goes_on():
     table, misfits = read_layout([*VIEWS, "damaged/side/notes.txt", "Annotations/1.xml", "damaged/side/clip.mp4"])
     assert table["source"].tolist() == sorted(VIEWS)
