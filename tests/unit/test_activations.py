@@ -98,6 +98,26 @@ def test_epoch_e_meets_copy_e_modulo_the_copies(examples, setting):
     assert not torch.equal(first, second)
 
 
+@pytest.mark.parametrize("copies", [2, 0])
+def test_copies_go_as_far_from_the_image_as_the_setting_says(examples, setting, copies):
+    frozen, _ = stages.split(small(), "stage 3")
+    gentle, strong = (
+        prepare(frozen, examples, setting._replace(augmentation=how), copies=copies).train(1, torch.arange(6))
+        for how in ("gentle", "strong")
+    )
+    assert not torch.equal(gentle, strong)
+
+
+def test_a_store_of_all_images_gives_each_run_its_rows_of_every_copy(examples, setting):
+    frozen, _ = stages.split(small(), "stage 3")
+    everything = examples._replace(train=np.arange(10), validation=np.arange(10))
+    stored = activations.remember(frozen, everything, setting, 2, lambda line: None)
+    assert (len(stored.train), len(stored.validation)) == (20, 10)
+    own = activations.of_rows(stored, examples)
+    assert torch.equal(own.train, torch.cat([stored.train[examples.train], stored.train[10 + examples.train]]))
+    assert torch.equal(own.validation, stored.validation[examples.validation])
+
+
 def test_where_nothing_is_frozen_one_copy_is_each_image_as_it_is(examples, setting):
     frozen, _ = stages.split(small(), "all")
     rows = torch.arange(6)

@@ -57,6 +57,28 @@ def test_what_makes_blue_blue_is_spread_evenly_over_a_plain_image(network, halve
     assert found.error.max() < 1e-5
 
 
+def test_of_several_counts_of_steps_the_one_with_the_smallest_error_counts(linear, halves, monkeypatch):
+    errors = {8: 0.5, 16: 0.3, 32: 0.4}
+    monkeypatch.setattr(attribution, "_integrate", lambda *what: (np.full((4, 5), what[4]), errors[what[4]]))
+    found = explain(linear, noise(1), [0], "black", halves, steps=8, error_bound=0.1)
+    assert (found.error.tolist(), found.maps[0, 0, 0]) == ([0.3], 16)
+
+
+@pytest.mark.parametrize("method", ["occlusion", "noise tunnel"])
+def test_what_looks_like_the_baseline_gets_nothing(linear, halves, method):
+    how = {"steps": 8, "normalization": halves, "device": CPU}
+    white = torch.full((1, 3, 4, 5), 255, dtype=torch.uint8)
+    maps = {name: attribution.explain(method, linear, white, [0], name, **how) for name in ("white", "black")}
+    np.testing.assert_allclose(maps["white"], 0, atol=1e-6)
+    assert np.abs(maps["black"]).max() > 0.01
+
+
+def test_gradients_are_sizes_without_a_sign(linear, halves):
+    how = {"steps": 8, "normalization": halves, "device": CPU}
+    found = attribution.explain("gradients", linear, noise(1), [1], "black", **how)
+    np.testing.assert_allclose(found[0], linear[1].weight[1].detach().view(3, 4, 5).abs().sum(0), atol=1e-6)
+
+
 def test_too_few_steps_show_in_the_error(network, halves):
     one = explain(network, plain((0, 0, 255)), [0], "black", halves, steps=1)
     assert one.error.tolist() == [1]  # the only step falls on the bend of the ReLU: nothing is seen of the change

@@ -39,8 +39,8 @@ def test_every_item_is_tested_once_in_each_repeat_and_never_stands_in_two_splits
         assert (counts.loc["test"] == [3, 4]).all()  # stratified: 9 and 12 items in thirds
         assert (counts.loc["validation"] >= 1).all()
         assert (counts.loc["train"] >= [4, 6]).all()
-    first, again = divided[0][2], divided[3][2]
-    assert (first.catalog["split"] != again.catalog["split"]).any()
+    first, again = (divided[number][2].catalog["split"] == "test" for number in (0, 3))
+    assert (first != again).any()
 
 
 def test_items_that_look_the_same_are_never_tested_by_a_network_that_has_seen_one_of_them(many):
@@ -134,6 +134,32 @@ def test_each_fold_is_looked_at_as_its_validation_items_say(many, tmp_path, monk
     assert asked == [True, False, True]
 
 
+def test_temperature_and_weights_are_those_of_validation_items_and_used_on_the_tested_ones(many, tmp_path, monkeypatch):
+    (_, _, divided), *_ = divisions = list(crossvalidation.divide(many, 3, 1, seed=0))
+    monkeypatch.setattr(crossvalidation, "divide", lambda *_: divisions[:1])
+    way, truths, weighed = candidate([recipes.Phase("head", "head", 1)]), [], []
+
+    def tempered(temperature):
+        monkeypatch.setattr(
+            crossvalidation.calibration, "temperature", lambda _, labels: truths.append(labels.tolist()) or temperature
+        )
+        return answers(many, way, tmp_path / str(temperature))[0]
+
+    def choose(table, *_):
+        weighed.extend(table["path"])
+        return {"side": 2.0, "top": 0.0}, {}  # twice its half of the sum of two logarithms: the side's answer as it is
+
+    monkeypatch.setattr(crossvalidation.fusing, "choose", choose)
+    plain, cooler = tempered(1.0), tempered(3.0)
+    validating = rows_where(divided.catalog, split="validation")
+    assert all(labels == many.labels()[validating].tolist() for labels in truths)
+    assert set(weighed) == set(many.catalog["path"].iloc[validating])
+    expected = crossvalidation.calibration.with_temperature(plain[many.classes].to_numpy(), 3.0)
+    np.testing.assert_allclose(cooler[many.classes], expected, atol=1e-6)
+    side, fused = (plain[plain["view"] == view].set_index("item")[many.classes] for view in ("side", "fused"))
+    np.testing.assert_allclose(fused.loc[side.index], side, atol=1e-6)
+
+
 def test_a_run_that_was_broken_off_trains_no_fold_twice(many, tmp_path, monkeypatch):
     way = candidate([recipes.Phase("tuned", "all", 1, 0.001)], keep_norms=False)
     first, _ = answers(many, way, tmp_path)
@@ -158,5 +184,7 @@ def test_figures_are_those_of_each_fold_with_mean_and_spread():
             "spread": np.std([0.75, 0.25], ddof=1),
         }
     )
+    uneven = crossvalidation.figures(table.iloc[:3])["side"]
+    assert uneven["mean"] == pytest.approx(2 / 3)  # of all items, however many a fold has
     one = crossvalidation.figures(table[table["repeat"] == 0])["side"]
     assert one["spread"] == pytest.approx(np.std([1.0, 0.5], ddof=1))

@@ -49,6 +49,12 @@ def test_the_best_decision_is_found_by_hand():
     assert decisions.mean_cost(ITEMS, Costs(10, 4, 1), found) == 0.5
 
 
+def test_of_equal_decisions_the_one_with_the_fewest_inspections_is_chosen():
+    told_apart = Items(np.array([0.1, 0.9]), np.array([False, True]), 0.0)
+    found = decisions.choose(told_apart, Costs(10, 4, 0))  # inspecting is free, and nothing needs it
+    assert decisions.actions(told_apart.probabilities, found).tolist() == [PASS, REJECT]
+
+
 def test_where_inspections_are_dear_there_are_none():
     found = decisions.choose(ITEMS, Costs(10, 4, 50))
     assert INSPECT not in decisions.actions(PROBABILITIES, found)

@@ -78,6 +78,7 @@ def test_learned_weights_are_taken_only_where_they_do_better_on_items_they_were_
     helped = line(80, 0.9, 0.5)
     losses = fusing.compare(helped, CLASSES, seed=0)
     assert losses["learned"] < losses["mean"] - 0.05
+    assert fusing.compare(helped, CLASSES, seed=0) == losses
     assert fusing.choose(helped, CLASSES, seed=0)[0] == fusing.learn(helped, CLASSES)
     luck = line(20, 0.75, 0.75, seed=0)  # two views that are equally good
     assert fusing.choose(luck, CLASSES, seed=0)[0] == {}

@@ -33,6 +33,14 @@ def objective(features, solution):
     return F.cross_entropy(standardized @ weight.T + bias, features.labels) + penalty
 
 
+def test_the_solution_does_not_depend_on_how_many_rows_are_looked_at_at_once(monkeypatch):
+    whole = heads.solve(blobs(300, 0), blobs(200, 1), 3, loss, CPU)
+    monkeypatch.setattr(heads, "_CHUNK_ROWS", 64)
+    parts = heads.solve(blobs(300, 0), blobs(200, 1), 3, loss, CPU)
+    torch.testing.assert_close(parts.weight, whole.weight, atol=1e-3, rtol=1e-3)
+    assert parts.regularization == whole.regularization
+
+
 def test_the_solution_is_that_of_scikit_learn():
     train, validation = blobs(300, 0), blobs(200, 1)
     solution = heads.solve(train, validation, 3, loss, CPU)

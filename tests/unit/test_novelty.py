@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -43,6 +44,14 @@ def test_an_image_is_compared_with_the_nearest_of_its_own_view(model):
     fitted = fit(model, train, validation)
     asked = [("side", BLUE), ("side", RED), ("top", BLUE), ("top", RED), ("side", WHITE), ("top", BLACK)]
     assert strange(fitted, *asked) == [False, False, True, False, True, True]
+
+
+def test_an_image_is_judged_by_its_own_view_in_whatever_batch_it_comes(model, monkeypatch):
+    fitted = fit(model, [("side", BLUE), ("top", RED)], [("side", BLUE), ("top", RED)])
+    monkeypatch.setattr(novelty, "normalized_batches", partial(images.normalized_batches, batch_size=2))
+    views, rows = np.array(["side", "side", "top", "top"]), np.array([3, 2, 1, 0])
+    _, unfamiliar = novelty.answers(fitted, plain(BLUE, RED, BLUE, RED), views, rows, CPU)
+    assert unfamiliar.tolist() == [False, True, True, False]
 
 
 def test_one_in_a_hundred_of_the_next_images_is_below_the_threshold_however_few_set_it():
@@ -113,7 +122,7 @@ def test_features_that_are_no_numbers_are_refused_and_always_unfamiliar(model):
 def test_the_logits_and_probabilities_are_those_of_plain_inference(architecture, mirrored):
     torch.manual_seed(0)
     network = networks.build(architecture, 2, "none").eval()
-    card = {"normalization": networks.IMAGENET_NORMALIZATION, "mirrored": mirrored, "views": [""]}
+    card = {"normalization": networks.IMAGENET_NORMALIZATION, "mirrored": mirrored, "views": [""], "temperature": 3.0}
     pixels = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     model = novelty.fit(cards.Model(network, card), pixels, np.array([""] * 3), np.arange(2), np.arange(2), CPU)
     seen = images.normalize(pixels, **networks.IMAGENET_NORMALIZATION)

@@ -329,6 +329,29 @@ def test_loss_and_accuracy_weigh_a_short_last_batch_fairly(network, still):
         assert history[f"validation_{figure}"][0] == pytest.approx((2 / 3 + 1 / 2) / 2)
 
 
+def test_precision_is_of_what_was_called_so_and_recall_of_what_is_so(network, still):
+    labels = np.array([BLUE, RED, RED])  # all three are called blue
+    history = run(network, Examples(plain([BLUE] * 3), labels, np.array([0, 1]), np.arange(3)), still(1))
+    assert history["validation_precision"][0] == pytest.approx((1 / 3 + 0) / 2)
+    assert history["validation_recall"][0] == pytest.approx((1 + 0) / 2)
+
+
+def test_the_figures_of_a_solved_head_count_each_copy_with_its_own_label(network, halves):
+    examples = Examples(plain([BLUE, RED] * 2), np.array([BLUE, RED] * 2), np.arange(4), np.arange(4))
+    history = run(network, examples, Recipe([Phase("head", "head", 3)], 4, seed=0, normalization=halves))
+    assert (history["samples"][0], history["train_accuracy"][0], history["validation_accuracy"][0]) == (12, 1, 1)
+
+
+def test_validation_asks_the_network_as_it_will_answer(eight):
+    network = small()
+    recipe = Recipe([Phase("whole", "all", 2, 0.01)], 3, seed=0, label_smoothing=0.0, keep_norms=False, patience=0)
+    history = run(network, eight, recipe)
+    model = cards.Model(network, {"normalization": networks.IMAGENET_NORMALIZATION, "mirrored": False})
+    answers = inference.probabilities(model, eight.images, np.arange(8), CPU)
+    loss = -np.log(answers[np.arange(8), eight.labels]).mean()
+    assert history["validation_loss"].iloc[-1] == pytest.approx(loss, rel=1e-4)
+
+
 def test_the_loss_weighs_each_class_the_same(network, still):
     colors, labels = [BLUE, BLUE, BLUE, BLUE], np.array([BLUE, BLUE, BLUE, RED])
     examples = Examples(plain(colors), labels, np.arange(4), np.arange(4))
@@ -394,7 +417,8 @@ def test_what_starts_from_nothing_learns_in_one_phase_and_anything_else_solves_i
     solved, tuned = Phase("head", "head", 2), Phase("fine-tuning", "last stage", 3, 0.1)
     assert recipes.transfer("imagenet", solved, tuned, 8, 0, patience=5) == Recipe([solved, tuned], 8, 0, patience=5)
     whole = Phase("from scratch", "all", 3, 0.1)
-    assert recipes.transfer("none", solved, tuned, 8, 0) == Recipe([whole], 8, 0, keep_norms=False)
+    expected = Recipe([whole], 8, 0, keep_norms=False, patience=5)
+    assert recipes.transfer("none", solved, tuned, 8, 0, patience=5) == expected
 
 
 @pytest.mark.parametrize("rate", [-1.0, math.nan, math.inf])
@@ -517,6 +541,27 @@ def test_a_run_on_fewer_images_leaves_the_checkpoint_of_the_whole_run_alone(data
     fit(dataset)
     assert fit(catalog.limit(dataset, 4, 0))[0].startswith("epoch")
     assert fit(dataset) == ["Going on after epoch 1 of an earlier run"]
+
+
+def test_a_fit_learns_from_the_training_images_of_its_views_and_chooses_by_the_validation_images(
+    dataset, halves, tmp_path, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(training, "train", lambda _, examples, *__, **___: asked.append(examples) or pd.DataFrame())
+    pixels, made = images.load_images(dataset, 20, 32), []
+    for seed in (3, 3, 4):
+        recipe = Recipe([Phase("whole", "all", 1, 0.001)], 8, seed=seed, normalization=halves)
+        what = ("small_cnn", "none", dataset, pixels, ["top"], recipe, CPU)
+        made.append(training.fit(*what, folder=tmp_path))
+    for split in ("train", "validation"):
+        learned = dataset.catalog.iloc[getattr(asked[0], split)]
+        expected = dataset.catalog.query("split == @split and view == 'top'")
+        assert sorted(learned["path"]) == sorted(expected["path"])
+    assert asked[0].labels.tolist() == dataset.labels().tolist()
+    assert made[0].card["input"] == {"height": 20, "width": 32}
+    assert made[0].card["training"] == dataclasses.asdict(dataclasses.replace(recipe, seed=3))
+    assert same(made[0].network, made[1].network)
+    assert not same(made[0].network, made[2].network)
 
 
 def test_a_view_that_nobody_knows_is_refused_with_those_there_are(dataset, fit):
