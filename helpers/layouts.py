@@ -154,7 +154,9 @@ def _check_classes(fits: list[_Photo], photos: list[_Photo]) -> None:
         if within or (len(one) == len(other) and one[:-1] != other[:-1]):
             found = " and in ".join(repr("/".join(parts)) for parts in (one, other))
             reason = f"photos lie in {found}, which do not stand side by side: which are the classes?"
-            raise LayoutError(_unknown(names, reason))
+            last, count = Counter(parts[-1] for parts in folders).most_common(1)[0]
+            hint = f" If {last!r} is a view, name its photos serial_{last}" if count > 1 else ""
+            raise LayoutError(_unknown(names, f"{reason}{hint}"))
 
 
 def _parse(name: str, *, divided: bool) -> _Photo:

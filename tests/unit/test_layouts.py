@@ -214,7 +214,8 @@ def test_the_order_of_the_names_does_not_matter():
         ),
         (
             ["cat/top/1.jpg", "dog/top/2.jpg", "dog/top/3.jpg"],
-            "photos lie in 'cat/top' and in 'dog/top', which do not stand side by side: which are the classes?",
+            "photos lie in 'cat/top' and in 'dog/top', which do not stand side by side: which are the classes? "
+            "If 'top' is a view, name its photos serial_top.",
             ["  dog/top/2.jpg  (2 files)", "  cat/top/1.jpg  (1 files)"],
         ),
         (
