@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from tiny import noise, small
 
-from helpers import cards, crops, inference, items, networks, predict
+from helpers import cards, crops, images, inference, items, networks, predict
 from helpers.archives import ArchiveError
 from helpers.items import item_and_view
 from helpers.photos import encode, shrink
@@ -78,7 +78,12 @@ def test_answers_name_the_class_and_what_cannot_be_read(model):
 
 def test_below_the_threshold_the_answer_is_not_sure(model):
     model.card.update(threshold=0.9)  # it is sure by 0.88
-    assert predict.answers(model, [("sky.png", photo((0, 0, 255)))], CPU)["answer"].tolist() == [predict.NOT_SURE]
+    sky = [("sky.png", photo((0, 0, 255)))]
+    table = predict.answers(model, sky, CPU)
+    assert table["answer"].tolist() == [predict.NOT_SURE]
+    model.card.update(threshold=table["confidence"][0])  # which is sure enough, for a photo as for an item
+    assert predict.answers(model, sky, CPU)["answer"].tolist() == ["blue"]
+    assert predict.decide({"one": model}, sky, CPU)["answer"].tolist() == ["blue"]
 
 
 def test_the_card_says_whether_a_photo_is_looked_at_twice():
@@ -200,6 +205,13 @@ def test_a_photo_is_cut_out_around_the_thing_as_in_training(line, carton):
     assert found["cut out"] > found["whole"] + 0.2
     other = predict.decide(line, [("1_top.png", png(carton))], CPU)  # a view without a background stays whole
     assert other["blue"][0] == pytest.approx(found["whole"])
+
+
+def test_what_is_cut_out_has_the_proportions_of_the_input(line, carton):
+    card = line["both"].card | {"input": {"height": 40, "width": 80}}
+    crop = crops.crop_of(Image.fromarray(carton), card["backgrounds"]["side"], 2.0)
+    seen = predict._seen("1_side.png", png(carton), card)
+    assert torch.equal(seen.pixels, images.resize(Image.fromarray(carton), 40, 80, crop))
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -458,18 +470,21 @@ def test_two_networks_for_the_same_photos_are_refused(line):
 
 def test_each_specialist_sees_its_own_view(model, monkeypatch):
     monkeypatch.setattr(predict, "_BATCH_SIZE", 1)
-    members = {view: cards.Model(model.network, model.card | {"views": [view]}) for view in ("side", "top")}
+    members = {
+        view: cards.Model(model.network, model.card | {"views": [view], "input": {"height": px, "width": px}})
+        for view, px in (("side", 4), ("top", 6))
+    }
     asked, answered = [], predict._answered
 
     def asking(batch, run, card, device):
-        asked.extend((*card["views"], seen.name) for seen in batch if seen.pixels is not None)
+        asked.extend((*card["views"], seen.name, len(seen.pixels[0])) for seen in batch if seen.pixels is not None)
         return answered(batch, run, card, device)
 
     monkeypatch.setattr(predict, "_answered", asking)
     table = predict.decide(
         members, [("1_side.png", BLUE_PHOTO), ("1_top.png", BLUE_PHOTO), ("odd.png", BLUE_PHOTO)], CPU
     )
-    assert asked == [("side", "1_side.png"), ("top", "1_top.png")]
+    assert asked == [("side", "1_side.png", 4), ("top", "1_top.png", 6)]
     assert table["problem"].str.startswith("its view is not known").tolist() == [False, True]
 
 
