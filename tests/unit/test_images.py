@@ -1,4 +1,5 @@
 import io
+import math
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from helpers import images
 from helpers.archives import Archive, write_zip
+from helpers.cartons import Crop
 from helpers.photos import PhotoError
 
 
@@ -66,6 +68,25 @@ def test_what_memory_cannot_hold_is_streamed_from_a_file_that_the_next_run_finds
     assert seen == []  # nothing was decoded again
     images.load_images(dataset, 2, 4, memory_bytes=0)
     assert len(list((tmp_path / "cache").iterdir())) == 2  # another size is another file
+
+
+def test_a_file_belongs_to_its_data_set_and_to_what_is_cut_out(dataset, make_dataset, tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (20, 32, 3), np.uint8)
+    kept = make_dataset(tmp_path / "data.zip", [("a", "", "1", "train", picture), ("b", "", "2", "train", picture)])
+    left = kept._replace(catalog=kept.catalog.assign(crop=[Crop(0.0, 0.0, 16.0, 20.0)] * 2))
+    right = kept._replace(catalog=kept.catalog.assign(crop=[Crop(16.0, 0.0, 32.0, 20.0)] * 2))
+    for number, one in enumerate((kept, left, right, kept._replace(sha256="0" * 64))):
+        found = images.load_images(one, 20, 32, memory_bytes=0)[:]
+        assert torch.equal(found, images.load_images(one, 20, 32)[:])
+        assert len(list((tmp_path / "cache").iterdir())) == number + 1
+
+
+def test_what_is_made_smaller_is_averaged():
+    stripes = np.zeros((8, 8, 3), np.uint8)
+    stripes[:, ::2] = 255
+    found = images.resize(Image.fromarray(stripes), 4, 4)
+    assert found.float().std() < 20
+    assert found.float().mean() == pytest.approx(127.5, abs=5)
 
 
 def test_progress_sees_every_image(dataset):
@@ -169,6 +190,22 @@ def test_about_half_of_the_images_are_flipped():
     left, right = augmented[..., :8].mean((1, 2, 3)), augmented[..., 8:].mean((1, 2, 3))
     assert (left - right).abs().min() > 50  # the mark is always at one side
     assert 160 < (right > left).sum() < 240  # four standard deviations
+
+
+@pytest.mark.parametrize("mirror", [0.0, 1.0])
+def test_a_turn_keeps_distances_and_right_angles_in_images_that_are_not_square(mirror):
+    image = torch.zeros(1, 3, 81, 161, dtype=torch.uint8)
+    image[:, 0, 38:43, 118:123] = 255  # red: 40 px to the right of the middle
+    image[:, 1, 58:63, 78:83] = 255  # green: 20 px below it
+    numbers = torch.full((1, 7), 0.5)
+    numbers[0, :2] = torch.tensor([mirror, 1.0])
+    moved = images.augment(image, numbers, "strong")[0]
+    places = (torch.arange(81.0)[:, None] - 40, torch.arange(161.0) - 80)
+    red, green = ([(moved[color] * place).sum() / moved[color].sum() for place in places] for color in (0, 1))
+    assert math.hypot(*red) == pytest.approx(40, abs=0.3)
+    assert math.hypot(*green) == pytest.approx(20, abs=0.3)
+    assert red[0] * green[0] + red[1] * green[1] == pytest.approx(0, abs=10)  # of 800
+    assert abs(math.degrees(math.atan(red[0] / red[1]))) == pytest.approx(12, abs=0.5)
 
 
 def test_a_mark_hardly_moves_but_for_the_flip():

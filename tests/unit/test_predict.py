@@ -1,4 +1,5 @@
 import base64
+import copy
 import io
 import math
 import os
@@ -466,6 +467,17 @@ def test_of_several_things_in_a_photo_none_is_passed(line, carton):
 def test_two_networks_for_the_same_photos_are_refused(line):
     with pytest.raises(ValueError, match=r"both, other answer the same photos: choose one of them \(--network\)"):
         predict.decide(line | {"other": line["both"]}, [("1_side.png", BLUE_PHOTO)], CPU)
+
+
+@pytest.mark.parametrize("together", [1, 8])
+def test_each_specialist_answers_its_own_view(model, monkeypatch, together):
+    contrary = copy.deepcopy(model.network)
+    contrary[4].weight.data.neg_()
+    members = {"side": model._replace(card=model.card | {"views": ["side"]})}
+    members["top"] = cards.Model(contrary, model.card | {"views": ["top"]})
+    monkeypatch.setattr(predict, "_BATCH_SIZE", together)
+    photos = [(f"{number}_{view}.png", BLUE_PHOTO) for number, view in ((1, "side"), (2, "top"))]
+    assert predict.decide(members, photos, CPU)["answer"].tolist() == ["blue", "red"]
 
 
 def test_each_specialist_sees_its_own_view(model, monkeypatch):

@@ -210,8 +210,8 @@ def test_caltech_is_an_archive_of_photos_within_an_archive(tmp_path):
 
 
 def test_cifar_records_are_a_label_and_three_planes_of_color(tmp_path):
-    planes = np.arange(3, dtype=np.uint8)[:, None, None] * np.ones((1, 32, 32), np.uint8)
-    record = bytes([1]) + planes.tobytes()
+    planes = np.fromfunction(lambda color, row, column: 60 * color + row + 32 * (column > 15), (3, 32, 32))
+    record = bytes([1]) + planes.astype(np.uint8).tobytes()
     files = {f"cifar-10-batches-bin/data_batch_{number}.bin": record for number in range(1, 6)}
     files |= {"cifar-10-batches-bin/test_batch.bin": record * 2, "cifar-10-batches-bin/batches.meta.txt": b"cat\ndog\n"}
     (tmp_path / "cifar.tar.gz").write_bytes(tar(files))
@@ -220,7 +220,8 @@ def test_cifar_records_are_a_label_and_three_planes_of_color(tmp_path):
     assert len(members) == 7
     pixels = np.asarray(Image.open(io.BytesIO(members["train/dog/00000.png"])))
     assert pixels.shape == (32, 32, 3)
-    assert pixels[5, 7].tolist() == [0, 1, 2]
+    assert pixels[5, 7].tolist() == [5, 65, 125]
+    assert pixels[7, 20].tolist() == [39, 99, 159]
 
 
 def test_photos_come_from_a_file_a_folder_a_zip_or_an_address(address, content, tmp_path):
@@ -251,12 +252,14 @@ def test_a_damaged_member_is_handed_on_with_the_reason_and_the_others_come(tmp_p
 
 
 def test_the_sample_has_its_items_and_a_fifth_of_them_annotated(tmp_path):
-    path = sources.obtain("sample", "", tmp_path, seed=1, sample_items=10)
-    with Archive(path) as archive:
-        names = archive.names
-    photos = [name for name in names if name.endswith(".png")]
-    assert len(photos) == 20
-    assert sum(name.startswith("annotated/") for name in photos) == 4
+    found = []
+    for seed in (1, 2):
+        with Archive(sources.obtain("sample", "", tmp_path, seed=seed, sample_items=20)) as archive:
+            found.append((archive.digest(), [name for name in archive.names if name.endswith(".png")]))
+    (first, photos), (other, _) = found
+    assert len(photos) == 40
+    assert sum(name.startswith("annotated/") for name in photos) == 8
+    assert first != other
 
 
 def test_a_part_of_a_zip_is_no_photo_and_a_photo_needs_no_extension(tmp_path):

@@ -193,15 +193,31 @@ def test_a_checkpoint_that_broke_is_not_used(eight, recipe, unbroken, tmp_path):
     assert same(again, unbroken[1])
 
 
-@pytest.mark.parametrize("other", ["identity", "recipe", "examples"])
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(eight, recipe, tmp_path, monkeypatch):
+    def full(tensors, path, *_):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    run(small(), eight, dataclasses.replace(recipe, phases=recipe.phases[:1]), checkpoint=checkpoint)
+    before = checkpoint.read_bytes()
+    monkeypatch.setattr(training.checkpoints.safetensors.torch, "save_file", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        run(small(), eight, recipe, checkpoint=checkpoint)
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [before]
+
+
+@pytest.mark.parametrize("other", ["identity", "recipe", "examples", "labels", "validation"])
 def test_the_checkpoint_of_another_run_is_not_used(eight, recipe, unbroken, tmp_path, other):
     checkpoint, lines = tmp_path / "checkpoint.safetensors", []
     another = dataclasses.replace(recipe, phases=recipe.phases[:1], weight_decay=0.0)
-    fewer = eight._replace(train=eight.train[:4])
+    fewer, unlike = eight._replace(train=eight.train[:4]), eight._replace(labels=1 - eight.labels)
     first = {
         "identity": {"examples": eight, "recipe": recipe, "identity": "resnet18"},
         "recipe": {"examples": eight, "recipe": another},
         "examples": {"examples": fewer, "recipe": recipe},
+        "labels": {"examples": unlike, "recipe": recipe},
+        "validation": {"examples": eight._replace(validation=eight.validation[:4]), "recipe": recipe},
     }[other]
     run(small(seed=1), checkpoint=checkpoint, **first)
     history = run(small(), eight, recipe, checkpoint=checkpoint, report=lines.append)
