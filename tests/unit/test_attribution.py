@@ -73,6 +73,18 @@ def test_what_looks_like_the_baseline_gets_nothing(linear, halves, method):
     assert np.abs(maps["black"]).max() > 0.01
 
 
+@pytest.mark.parametrize("method", attribution.METHODS)
+def test_each_image_is_explained_for_its_own_target(halves, method):
+    torch.manual_seed(0)
+    network, images = networks.build("small_cnn", 2, "none").eval(), noise(2, 32, 32)
+    how = {"steps": 8, "normalization": halves, "device": CPU}
+    both = attribution.explain(method, network, images, [1, 0], "black", **how)
+    alone = attribution.explain(method, network, images[1:], [0], "black", **how)
+    np.testing.assert_allclose(both[1:], alone, atol=1e-6)
+    other = attribution.explain(method, network, images[1:], [1], "black", **how)
+    assert np.abs(other - alone).max() > 1e-5
+
+
 def test_gradients_are_sizes_without_a_sign(linear, halves):
     how = {"steps": 8, "normalization": halves, "device": CPU}
     found = attribution.explain("gradients", linear, noise(1), [1], "black", **how)

@@ -36,6 +36,13 @@ def replace_member(path, name, data):
     write_zip(path, (members | {name: data}).items())
 
 
+def test_a_card_holds_what_the_line_needs_to_treat_photos_as_in_training(dataset):
+    how = {"size": (20, 32), "weights": "none", "normalization": networks.IMAGENET_NORMALIZATION}
+    treated = {"stored": {"height": 1, "width": 2}, "backgrounds": {"side": {"roughly": True}}, "unrolled": {"u": {}}}
+    card = cards.new_card("small_cnn", dataset._replace(**treated), views=["side"], **how)
+    assert {name: card[name] for name in treated} == treated
+
+
 def test_a_card_says_what_the_network_is_and_on_what_data(card, dataset):
     assert card == {
         "format_version": 10,

@@ -39,6 +39,8 @@ def test_what_is_saved_is_loaded_again_with_all_its_facts(raw, tmp_path):
     dataset = prepared(raw, tmp_path / "data.zip")
     assert (dataset.name, dataset.classes, dataset.views, dataset.seed) == ("tiny", ["a", "b"], ["side", "top"], 0)
     assert dataset.catalog.columns.tolist() == catalog.COLUMNS
+    assert dataset.stored == {"height": 20, "width": 30}
+    assert prepared(raw, tmp_path / "other.zip", seed=7).seed == 7
     assert len(dataset.catalog) == 20
     row = dataset.catalog.set_index("path").loc["images/a/side/0_side.jpg"]
     assert row[["label", "view", "item", "split", "width", "height"]].tolist() == ["a", "side", "0", "test", 30, 20]
@@ -116,6 +118,7 @@ def test_limits_keep_the_other_splits_and_add_images_to_those_of_a_smaller_limit
     for split in ("validation", "test"):
         assert (two.catalog["split"] == split).sum() == (dataset.catalog["split"] == split).sum()
     assert learned(catalog.limit(dataset, 99, seed=0)) == learned(dataset)
+    assert len({frozenset(learned(catalog.limit(dataset, 2, seed))) for seed in range(5)}) > 1  # drawn, not the first
 
 
 def test_rows_where_takes_one_value_or_several_and_all_conditions_at_once():

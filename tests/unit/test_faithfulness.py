@@ -52,6 +52,30 @@ def test_a_map_that_explains_a_linear_network_has_no_infidelity_whatever_its_sca
     assert faithfulness.infidelity(subject, -true, "gray", seed=0).tolist() == [1, 1]
 
 
+def test_each_image_is_tested_for_its_own_class_and_against_the_baseline_that_is_asked_for(subject):
+    true = gradients(subject.network, subject.images, subject.targets)
+    other = subject._replace(targets=[0, 0])  # whose logit nothing changes
+    assert faithfulness.infidelity(other, true, "gray", seed=0).tolist() == [1, 1]
+    gone = {name: faithfulness.deletion_and_insertion(subject, true, name)[0][:, -1] for name in ("gray", "white")}
+    assert (gone["white"] > gone["gray"] + 0.1).all()
+    opposite, _ = faithfulness.deletion_and_insertion(other, true, "gray")
+    deleted, _ = faithfulness.deletion_and_insertion(subject, true, "gray")
+    np.testing.assert_allclose(opposite, 1 - deleted, atol=1e-6)
+    black = faithfulness.infidelity(subject, true, "black", seed=0)
+    assert (black > faithfulness.infidelity(subject, true, "gray", seed=0) + 1e-4).all()  # true is the map from gray
+
+
+def test_sensitivity_shows_the_explanation_the_image_that_it_is(subject):
+    shown = []
+
+    def noted(network, pixels, targets):
+        shown.append(pixels)
+        return np.ones((len(pixels), 16, 16), np.float32)
+
+    faithfulness.sensitivity(subject, noted)
+    np.testing.assert_allclose(shown[0][0], subject.images[0], atol=1e-3)  # in 0..255
+
+
 def test_infidelity_is_that_of_captum_over_the_mean_square_of_the_changes(subject):
     masks = torch.from_numpy(faithfulness._squares(16, 16, np.random.default_rng(4)))[:, None]
     generator = np.random.default_rng(1)

@@ -143,6 +143,8 @@ def test_data_of_other_classes_are_refused(model):
     cards.check_classes(model.card, ["blue", "red"])
     with pytest.raises(ValueError, match="The network knows blue, red; the data has cat, dog"):
         cards.check_classes(model.card, ["cat", "dog"])
+    with pytest.raises(ValueError, match="The network knows blue, red; the data has red, blue"):  # another order
+        cards.check_classes(model.card, ["red", "blue"])
 
 
 VIEWS = ["side", "top"]
