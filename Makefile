@@ -39,8 +39,11 @@ endif
 # A first look is short: the sample's boxes are not unrolled. Give PREPARATION= and they are.
 PREPARATION ?= $(if $(filter sample,$(RAW_DATA)),-p unroll_boxes False)
 
-DEFECT_SET := $(if $(filter undefined,$(origin DEFECT)),,-r defect "$$DEFECT")
-export RAW_DATA DEFECT  # for the shell, which takes them as they stand, quotes and all
+export RAW_DATA  # for the shell, which takes it as it stands, quotes and all
+ifneq ($(origin DEFECT),undefined)  # it may be empty, which asks for no decision
+export DEFECT
+DEFECT_SET := -r defect "$$DEFECT"
+endif
 
 .PHONY: help run test test-unit test-notebooks test-real test-oldest lint results results-series bench bench-large pictures stamp pins clean
 

@@ -1,7 +1,10 @@
 """What holds for the whole house: its floors, its pins, and that every public function says what it takes and gives."""
 
 import ast
+import os
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -140,3 +143,13 @@ def test_the_glossary_is_in_order_and_its_italics_have_a_line():
     assert terms == sorted(set(terms))
     italics = {word.lower() for _, meaning in lines for word in re.findall(r"\*([^*]+)\*", meaning)}
     assert not {word.removesuffix("s") for word in italics} - {term.removesuffix("s") for term in terms}
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize(
+    ("target", "asked"), [(["run"], 0), (["run", "DEFECT="], 2), (["run", "DEFECT=bad one"], 2), (["pictures"], 0)]
+)
+def test_make_hands_a_defect_to_two_notebooks_where_one_is_named_or_none_is_wanted(target, asked):
+    environment = {name: value for name, value in os.environ.items() if name not in ("DEFECT", "MAKEFLAGS")}
+    how = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True, "check": True}
+    assert subprocess.run(["make", "--dry-run", *target], **how).stdout.count('-r defect "$DEFECT"') == asked
