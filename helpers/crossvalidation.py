@@ -35,7 +35,8 @@ def divide(dataset: Dataset, folds: int, repeats: int, seed: int) -> list[tuple[
     Where a label has fewer than seven groups left, as many parts are made as it has, so more validates. All images of
     an item, and of items that look the same, are in one split; every label has about its share of each.
     Raises ValueError for less than 3 folds, or more than a label has items that look different, for no repeats, and
-    where items that look the same under several labels leave a label without items to learn from, or to validate.
+    where items that look the same under several labels leave a label without items to learn from, or to validate, or
+    a view is missing from a split.
     Source: Kohavi (1995), A Study of Cross-Validation and Bootstrap for Accuracy Estimation and Model Selection.
     """
     catalog = dataset.catalog
@@ -75,7 +76,7 @@ def _divisions(dataset: Dataset, folds: int, repeats: int, seed: int) -> Iterato
             if absent.any():
                 raise ValueError(
                     f"With folds={folds}, the view {absent.idxmax()!r} is missing from a part, so few items have it: "
-                    "add photos of it, take smaller folds, leave the view out, or set folds=0"
+                    "add photos of it, take fewer folds, leave the view out, or set folds=0"
                 )
             yield repeat, fold, dataset._replace(catalog=divided)
 

@@ -25,6 +25,7 @@ from helpers.catalog import Dataset
 from helpers.images import load_images
 from helpers.recipes import Phase, Recipe, transfer
 
+_MENDABLE = (ValueError, OSError, ArithmeticError, MemoryError, networks.WeightsError)  # by a user
 _SAID = ("epoch", "Running", "Going", "The frozen part")  # how the lines begin that training reports
 
 
@@ -84,13 +85,7 @@ def main() -> None:
     try:
         device = distributed.start(session.pick_device(wanted.device))
         _fit(wanted, device)
-    except (
-        ValueError,
-        OSError,
-        ArithmeticError,
-        MemoryError,
-        networks.WeightsError,
-    ) as error:  # what a user can mend, in one sentence
+    except _MENDABLE as error:  # in one sentence
         sys.exit(f"helpers.launch: {error}")
     distributed.stop()  # not after an error: it would wait for processes that wait for this one, and hide the reason
 

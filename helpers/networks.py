@@ -143,7 +143,7 @@ def _replace_head(network: nn.Module, classes: int) -> None:
     setattr(network.get_submodule(parent), last, new)
 
 
-def _options(architecture: str) -> dict[str, bool]:
+def _options(architecture: str) -> dict[str, bool | int]:
     """What GoogLeNet and Inception are told: no heads beside the last, and inputs scaled as for the published weights.
 
     `init_weights` is said because they warn where it is not. The largest transformer gets the size of its weights.
