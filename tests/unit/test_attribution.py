@@ -3,6 +3,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from captum.attr import LayerGradCam
 from torch import nn
 
 from helpers import attribution, networks
@@ -83,6 +84,30 @@ def test_each_image_is_explained_for_its_own_target(halves, method):
     np.testing.assert_allclose(both[1:], alone, atol=1e-6)
     other = attribution.explain(method, network, images[1:], [1], "black", **how)
     assert np.abs(other - alone).max() > 1e-5
+
+
+def test_grad_cam_sees_the_layers_of_a_network_with_norms(halves):
+    torch.manual_seed(0)
+    network, image = networks.build("mobilenet_v3_small", 2, "none").eval(), noise(1, 64, 64)
+    (found,) = maps_of("Grad-CAM", network, image, [0], halves)
+    plain = networks.without_inplace(network).eval()
+    grad_cam = LayerGradCam(plain, attribution._last_maps(plain))
+    maps = grad_cam.attribute(image / 127.5 - 1, 0, relu_attributions=True)
+    expected = nn.functional.interpolate(maps, (64, 64), mode="bilinear")[0, 0].detach().numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-3 * expected.max())
+    assert expected.max() > 0
+
+
+def test_the_noise_tunnel_walks_from_noisy_copies(halves):
+    torch.manual_seed(0)
+    bent = nn.Sequential(nn.Flatten(), nn.Linear(60, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
+    how = {"normalization": halves, "device": CPU}
+    few, many = (
+        attribution.explain("noise tunnel", bent, noise(1), [0], "black", steps=steps, **how) for steps in (8, 64)
+    )
+    alone = attribution.explain("Integrated Gradients", bent, noise(1), [0], "black", steps=2, **how)
+    assert np.abs(few - alone).max() > 1e-3
+    assert np.abs(few - many).max() > 1e-5
 
 
 def test_gradients_are_sizes_without_a_sign(linear, halves):

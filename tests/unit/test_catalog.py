@@ -121,6 +121,15 @@ def test_limits_keep_the_other_splits_and_add_images_to_those_of_a_smaller_limit
     assert len({frozenset(learned(catalog.limit(dataset, 2, seed))) for seed in range(5)}) > 1  # drawn, not the first
 
 
+def test_classes_are_in_their_own_order_and_not_in_that_of_the_photos(raw, tmp_path):
+    with Archive(raw) as archive:
+        table, _ = catalog.scan(archive)
+        table["label"] = table["label"].replace("a", "z")  # the first photo now has the last label
+        divided, _ = splits.assign_splits(table, validation_fraction=0.2, test_fraction=0.2, seed=0)
+        saved = catalog.save(archive, divided, tmp_path / "data.zip", name="", height=20, width=30, seed=0)
+    assert saved.classes == ["b", "z"]
+
+
 def test_rows_where_takes_one_value_or_several_and_all_conditions_at_once():
     table = pd.DataFrame({"split": ["train", "test", "test", "train"], "view": ["top", "top", "side", ""]})
     assert catalog.rows_where(table, split="test").tolist() == [1, 2]

@@ -53,7 +53,7 @@ def test_scores_have_a_row_for_each_view_in_their_order(four):
     assert table[["view", "tested", "accuracy"]].to_numpy().tolist() == [["top", 2, 0.5], ["side", 1, 1.0]]
 
 
-def test_photos_that_are_there_twice_make_no_figure_of_a_class_surer(four):
+def test_photos_that_are_there_twice_make_no_figure_of_a_class_surer():
     many = predicted([(f"item{i}", "top", "bad", [0.9, 0.1] if i % 3 else [0.1, 0.9]) for i in range(24)])
     once, twice = (evaluation.class_scores(table, CLASSES, seed=0) for table in (many, pd.concat([many, many])))
     assert twice["recall"][0] == once["recall"][0] == 16 / 24

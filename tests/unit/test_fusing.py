@@ -68,6 +68,16 @@ def test_twice_the_weight_counts_twice():
     assert alone["bad"][0] == pytest.approx(0.9)
 
 
+def test_few_items_leave_the_weights_nearly_equal():
+    assert fusing.learn(line(2, 1.0, 1.0), CLASSES) == pytest.approx({"side": 1, "top": 1}, abs=0.2)
+
+
+def test_two_photos_of_one_side_are_one_side():
+    images = predicted([("a", "side", "bad", [0.9, 0.1]), ("a", "side", "bad", [0.6, 0.4])])
+    weighed, plain = (fusing.fuse_views(images, CLASSES, weights)["bad"][0] for weights in ({"side": 2.0}, None))
+    assert weighed == pytest.approx(plain)
+
+
 def test_a_view_that_knows_nothing_loses_its_weight():
     weights = fusing.learn(line(200, 0.9, 0.5), CLASSES)
     assert weights["side"] > 1.2

@@ -61,7 +61,8 @@ def test_a_power_law_is_found_again():
 
 
 def test_no_mistake_at_all_can_be_fitted():
-    assert np.isfinite(uncertainty.fit_learning_curve([5, 10], [0.1, 0.0])).all()
+    assert np.isfinite(law := uncertainty.fit_learning_curve([5, 10], [0.1, 0.0])).all()
+    assert law == uncertainty.fit_learning_curve([5, 10], [0.1, 0.001])  # the least share of mistakes that counts
 
 
 def test_from_one_number_of_images_nothing_is_foretold():
