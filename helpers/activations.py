@@ -25,7 +25,6 @@ from helpers.images import Examples, augment, batches, normalize, random_numbers
 MOST_COPIES = 3  # of each image: more add little to what is learned, and each costs a pass of the frozen part
 _BATCH_SIZE = 32
 _HALF_MAX = torch.finfo(torch.float16).max
-_FILES = "activations-"
 _FORMAT = 2  # raise it when the same key would give other values
 
 Function = Callable[[torch.Tensor], torch.Tensor]
@@ -78,7 +77,8 @@ def prepare(
         return _live(lambda images: images, examples, setting, copies or epochs)
     wanted = copies_wanted(epochs, copies)
     run = compute.inference(frozen, setting.device)
-    needed, room = _bytes_needed(run, examples, setting, wanted), distributed.from_first(_room(setting.cache))
+    needed = _bytes_needed(run, examples, setting, wanted)
+    room = distributed.from_first(_room(setting.cache, _digest(frozen)))
     if wanted and needed <= max(arrays.MEMORY_BYTES, room / 2):
         return inputs_from(remember(frozen, examples, setting, wanted, report), examples, setting)
     why = f"{wanted} copies take {_readable(needed)}, and {_readable(room)} are free" if wanted else "as asked"
@@ -140,36 +140,41 @@ def of_rows(stored: Remembered, examples: Examples) -> Remembered:
 
 
 def _live(run: Function, examples: Examples, setting: Setting, copies: int) -> Inputs:
-    images, train, validation = _near(examples.images, setting), *map(torch.as_tensor, examples[2:])
+    images = _near(examples.images, setting)
+    train, validation = torch.as_tensor(examples.train), torch.as_tensor(examples.validation)
     drawn = lru_cache(1)(lambda copy: random_numbers(len(train), setting.seed, copy))
 
+    def pixels_of(rows: torch.Tensor) -> torch.Tensor:
+        there = images.device if isinstance(images, torch.Tensor) else rows.device
+        return compute.to_device(images[compute.to_device(rows, there)], setting.device)
+
     def training_inputs(epoch: int, positions: torch.Tensor) -> torch.Tensor:
-        pixels = images[train[positions]].to(setting.device)
-        pixels = augment(pixels, drawn(epoch % copies)[positions], setting.augmentation)
+        pixels = augment(pixels_of(train[positions]), drawn(epoch % copies)[positions], setting.augmentation)
         return run(normalize(pixels, **setting.normalization))
 
     def validation_inputs(positions: torch.Tensor) -> torch.Tensor:
-        return run(normalize(images[validation[positions]].to(setting.device), **setting.normalization))
+        return run(normalize(pixels_of(validation[positions]), **setting.normalization))
 
     return Inputs(training_inputs, validation_inputs)
 
 
 def _near(images: Array, setting: Setting) -> Array:
-    """The images on the device, where they fit into what activations may take there."""
-    held = isinstance(images, torch.Tensor) and arrays.fits_on(setting.device, images.nbytes)
-    return images.to(setting.device) if held else images
+    """The images on the device, where they fit into what activations may take there, also those in a file on a GPU."""
+    in_reach = isinstance(images, torch.Tensor) or setting.device.type == "cuda"
+    return images[:].to(setting.device) if in_reach and arrays.fits_on(setting.device, images.nbytes) else images
 
 
 def _remember(run: Function, source: tuple[Array, np.ndarray], setting: Setting, copies: int, digest: str) -> Array:
     """(copies * rows, ...) of rows of images, in memory or, where the frozen part's digest is given, in a file."""
     images, rows = source
     shape = (copies * len(rows), *_shape(run, images, setting))
-    facts = [_FORMAT, digest, *setting[:3], shape, setting.device.type, torch.__version__]
+    how = setting.seed, setting.augmentation, setting.normalization
+    facts = [_FORMAT, digest, *how, shape, setting.device.type, torch.__version__]
     parts = _compute(run, images, rows, setting, copies)
     if not digest:
         return arrays.collect(parts, shape, np.float16, setting.cache, arrays.MEMORY_BYTES)
-    file = setting.cache / f"{_FILES}{_pixels_digest(images, rows, json.dumps(facts))[:32]}.npy"
-    absent = not file.exists()
+    file = setting.cache / f"{_files_of(digest)}{_pixels_digest(images, rows, json.dumps(facts))[:32]}.npy"
+    absent = not arrays.is_whole(file, shape, np.float16)
     if distributed.total(torch.tensor(int(absent), device=setting.device)):  # on this machine or on another one
         if absent and distributed.is_first_here():
             arrays.collect(parts, shape, np.float16, file, memory_bytes=0)
@@ -184,13 +189,14 @@ def _compute(run: Function, images: Array, rows: np.ndarray, setting: Setting, c
         numbers = random_numbers(len(rows), setting.seed, copy)
         for positions in batches(np.arange(len(rows)), _BATCH_SIZE * distributed.processes()):
             own = distributed.share(positions)
-            pixels = augment(images[rows[own.numpy()]].to(setting.device), numbers[own], setting.augmentation)
+            pixels = compute.to_device(images[rows[own.numpy()]], setting.device)
+            pixels = augment(pixels, numbers[own], setting.augmentation)
             values = run(normalize(pixels, **setting.normalization)).clamp(-_HALF_MAX, _HALF_MAX).half()
             yield distributed.gather(values, len(positions)).cpu()
 
 
 def _load(stored: Array, rows: torch.Tensor, setting: Setting) -> torch.Tensor:
-    return stored[rows].to(setting.device).float()
+    return compute.to_device(stored[rows], setting.device).float()
 
 
 def _shape(run: Function, images: Array, setting: Setting) -> tuple[int, ...]:
@@ -220,12 +226,17 @@ def _pixels_digest(images: Array, rows: np.ndarray, facts: str) -> str:
     return digest.hexdigest()
 
 
-def _room(folder: Path) -> int:
-    """Bytes that are free for files in the folder, or taken by those of an earlier run, which this one may go on with.
+def _files_of(digest: str) -> str:
+    """How the names of the files begin that hold what a frozen part of this digest gives."""
+    return f"activations-{digest[:16]}-"
+
+
+def _room(folder: Path, digest: str) -> int:
+    """Bytes that are free for files in the folder, or taken by those of an earlier run of the same frozen part.
 
     So a run that goes on decides as it did when it began.
     """
-    held = sum(file.stat().st_size for file in folder.glob(f"{_FILES}*"))
+    held = sum(file.stat().st_size for file in folder.glob(f"{_files_of(digest)}*"))
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free + held

@@ -69,7 +69,7 @@ def collect(
                 array[filled - len(part) : filled] = part
         _check_rows(filled, shape)
         return array
-    if not _is_whole(file, shape, dtype):
+    if not is_whole(file, shape, dtype):
         try:
             _write(parts, shape, dtype, file)
         except OSError as error:
@@ -81,6 +81,15 @@ def collect(
                 f"({MEMORY_BYTES} now)"
             ) from error
     return FileArray(file, shape)
+
+
+def is_whole(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> bool:
+    """Whether the file is there and holds an array of that shape and type."""
+    try:
+        array = np.load(file, mmap_mode="r")
+    except (OSError, ValueError, EOFError):  # not there, cut off, or emptied by a power cut
+        return False
+    return array.shape == shape and array.dtype == dtype
 
 
 def bytes_of(shape: tuple[int, ...], dtype: np.dtype) -> int:
@@ -103,14 +112,6 @@ def _write(parts: Iterable[torch.Tensor], shape: tuple[int, ...], dtype: np.dtyp
             stream.write(part.numpy().astype(dtype, copy=False).tobytes())
             filled += len(part)
         _check_rows(filled, shape)
-
-
-def _is_whole(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> bool:
-    try:
-        array = np.load(file, mmap_mode="r")
-    except (OSError, ValueError, EOFError):  # not there, cut off, or emptied by a power cut
-        return False
-    return array.shape == shape and array.dtype == dtype
 
 
 def _check_rows(filled: int, shape: tuple[int, ...]) -> None:

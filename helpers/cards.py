@@ -18,7 +18,7 @@ from torch import nn
 from helpers import networks
 from helpers.archives import Archive, ArchiveError, write_zip
 from helpers.catalog import Dataset
-from helpers.stages import head_name
+from helpers.stages import head_of
 
 FORMAT_VERSION = 10
 _FEATURES = "features.safetensors"  # a network's member of `models.zip`, where it knows what it learned from
@@ -184,7 +184,7 @@ def _load_features(archive: Archive, name: str, network: nn.Module, views: Itera
     if not views:
         return {}
     found = safetensors.torch.load(archive.read(f"{name}/{_FEATURES}"))
-    head = network.get_submodule(head_name(network))
+    head = head_of(network)
     width = head.in_channels if isinstance(head, nn.Conv2d) else head.in_features
     features = {view: found[f"view {view}"] for view in views}
     for view, own in features.items():

@@ -76,7 +76,8 @@ def load(file: Path, key: str) -> State | None:
             metadata = opened.metadata()
             if metadata["key"] != key:
                 return None
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            # Copies: Windows does not replace a file that is mapped.
+            tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
     except safetensors.SafetensorError:  # a power cut, a full disk
         return None
     parts: dict[str, Tensors] = {"network": {}, "kept": {}, "optimizer": {}}

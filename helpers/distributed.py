@@ -23,11 +23,16 @@ Value = TypeVar("Value")
 
 
 def start(device: torch.device) -> torch.device:
-    """Join the processes that `torchrun` started, and return this one's device: its own GPU, or the CPU."""
+    """Join the processes that `torchrun` started, and return this one's device: its own GPU, or the CPU.
+
+    Raises ValueError where there are more processes than GPUs.
+    """
     if "WORLD_SIZE" not in os.environ:
         return device
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        if device.index >= (count := torch.cuda.device_count()):
+            raise ValueError(f"Each process needs a GPU of its own, and there are {count}: --nproc-per-node {count}")
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
     return device

@@ -20,6 +20,7 @@ from helpers.networks import without_inplace
 
 OPSET = 18
 _BATCH_SIZE = 32
+_MOST_BYTES = 3 * 2**29  # of numbers: the exporter puts more of them into a second file
 
 
 class Checked(NamedTuple):
@@ -77,11 +78,14 @@ def to_onnx(model: Model, path: str | Path) -> Path:
     probabilities: (N, C), calibrated. Where the network knows what it learned from, output similarity: (N, V), to that
     of each view, in the order of the card's novelty_thresholds; below the threshold of its view, an image is unfamiliar
     (`novelty.fit`).
-    Raises RuntimeError where the extra is missing or the network cannot be exported.
+    Raises RuntimeError where the extra is missing, or the network is too large or cannot be exported.
     """
     if not available():
         raise RuntimeError("ONNX needs more packages: pip install onnx onnxscript onnxruntime")
     path, size = Path(path), model.card["input"]
+    numbers = sum(tensor.nbytes for tensor in _Whole(model).state_dict().values())
+    if numbers > _MOST_BYTES:
+        raise RuntimeError(f"{path.name}: one ONNX file holds no network of {numbers:,} bytes: choose a smaller one")
     example = torch.zeros(2, 3, size["height"], size["width"])
     try:
         with archives.atomic(path) as unfinished, warnings.catch_warnings():

@@ -17,7 +17,10 @@ _CHUNK_ROWS = 8192
 _MOST_ITERATIONS = 60
 _LEAST_DEVIATION = 0.3  # of a feature, as a share of what is usual
 _PATIENCE = 2  # weaker regularizations without a lower validation loss, which end the search
-_NO_NUMBER = "The head cannot be solved: some features that the frozen part gives for these images are not finite"
+_NO_NUMBER = (
+    "The head cannot be solved: some features that the frozen part gives for these images are not finite. "
+    'On a GPU that computes in float16, take device="cpu"'
+)
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 

@@ -49,6 +49,7 @@ def load_images(
 
     Where the catalog has a column crop (see `crops.with_crops`), each is what it says of the photo. They stay in memory
     up to `memory_bytes`; more go to a file in `cache/` beside the data set, found by the next run.
+    Raises PhotoError and ArchiveError where a photo can no longer be read, OSError where the file cannot be written.
     """
     paths = dataset.catalog["path"].tolist()
     crops = dataset.catalog.get("crop", pd.Series([None] * len(paths))).tolist()
@@ -80,13 +81,13 @@ def resize(photo: Image.Image, height: int, width: int, crop: Crop | None = None
     """
     if crop and crop.degrees:
         matrix = crop_to_photo(crop, height, width)
-        shrink = max(1, int(abs(np.linalg.det(matrix)) ** 0.5))  # what follows takes single pixels, and would skip some
+        shrink = max(1, round(abs(np.linalg.det(matrix)) ** 0.5))  # what follows takes single pixels, and skips some
         affine = (matrix[:2] / shrink).ravel().tolist()
         photo = photo.reduce(shrink)
         how = {"resample": Image.Resampling.BICUBIC, "fillcolor": HIDDEN}
         photo = photo.transform((width, height), Image.Transform.AFFINE, affine, **how)
     elif crop or photo.size != (width, height):
-        photo = photo.resize((width, height), Image.Resampling.BILINEAR, box=crop and crop[:4], reducing_gap=3)
+        photo = photo.resize((width, height), Image.Resampling.BILINEAR, box=crop and crop.box, reducing_gap=3)
     pixels = np.array(photo)
     if crop and crop.outline:
         from_photo = np.linalg.inv(crop_to_photo(crop, height, width))
@@ -97,8 +98,8 @@ def resize(photo: Image.Image, height: int, width: int, crop: Crop | None = None
 
 def crop_to_photo(crop: Crop, height: int, width: int) -> np.ndarray:
     """(3, 3): what takes a point (x, y, 1) of what was cut out, in px of its (height, width), to the photo's px."""
-    left, top, right, bottom, degrees = crop[:5]
-    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    left, top, right, bottom = crop.box
+    cosine, sine = math.cos(math.radians(crop.degrees)), math.sin(math.radians(crop.degrees))
     turn = np.array([[cosine, -sine], [sine, cosine]]) * [(right - left) / width, (bottom - top) / height]
     middle = np.array([left + right, top + bottom]) / 2
     return np.block([[turn, (middle - turn @ [width / 2, height / 2])[:, None]], [np.zeros(2), np.ones(1)]])
@@ -106,9 +107,8 @@ def crop_to_photo(crop: Crop, height: int, width: int) -> np.ndarray:
 
 def normalize(images: torch.Tensor, mean: Sequence[float], deviation: Sequence[float]) -> torch.Tensor:
     """(N, 3, H, W) uint8, or float in 0..255, to float with the mean and deviation (per channel, in 0..1) taken out."""
-    shape = (1, 3, 1, 1)
-    shift = torch.tensor(mean, device=images.device).view(shape) * 255
-    scale = torch.tensor(deviation, device=images.device).view(shape) * 255
+    taken_out = 255 * torch.tensor([mean, deviation]).view(2, 1, 3, 1, 1)
+    shift, scale = compute.to_device(taken_out, images.device)
     return (images - shift).div_(scale).contiguous(memory_format=compute.memory_format(images.device))
 
 
@@ -126,7 +126,7 @@ def normalized_batches(
     """
     for batch in batches(rows, batch_size):
         pixels = corruption(images[batch]) if corruption else images[batch]
-        yield normalize(pixels.to(device), **normalization)
+        yield normalize(compute.to_device(pixels, device), **normalization)
 
 
 def random_numbers(count: int, seed: int, copy: int) -> torch.Tensor:
@@ -158,13 +158,13 @@ def augment(images: torch.Tensor, numbers: torch.Tensor, augmentation: str = "ge
     angle, zoom, flip = torch.deg2rad(turn), 1 + zoom, torch.where(mirror < 0, -1.0, 1.0)
     cosine, sine, aspect = torch.cos(angle) * zoom, torch.sin(angle) * zoom, height / width
     rows = [flip * cosine, -sine * aspect, across, flip * sine / aspect, cosine, down]
-    theta = torch.stack(rows, 1).view(count, 2, 3).to(images.device)
+    theta = compute.to_device(torch.stack(rows, 1).view(count, 2, 3), images.device)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     # Bilinear pictures are softer than those that the network will see, but older PyTorch has no other on a Mac's GPU.
     interpolation = "bilinear" if images.device.type == "mps" else "bicubic"
     moved = F.grid_sample(images.float(), grid, interpolation, padding_mode="reflection", align_corners=False)
     middle = moved.mean((1, 2, 3), keepdim=True)
-    light, contrast = ((1 + value).view(-1, 1, 1, 1).to(images.device) for value in (light, contrast))
+    light, contrast = (compute.to_device(1 + value.view(-1, 1, 1, 1), images.device) for value in (light, contrast))
     return moved.sub_(middle).mul_(contrast).add_(middle * light).clamp_(0, 255)
 
 

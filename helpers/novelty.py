@@ -44,7 +44,10 @@ def fit(
         asked = torch.cat(list(_directions(model, images, unseen, device)))
         similar = similarity(asked, known.float()).cpu().numpy()
         if not np.isfinite(similar).all():
-            raise FloatingPointError("Some features of the network are not finite: it cannot be used")
+            raise FloatingPointError(
+                "Some features of the network are not finite, so it cannot be used. On a GPU that computes in float16, "
+                'take device="cpu"'
+            )
         features[view] = known.cpu()
         thresholds[view] = _threshold(similar)
     return model._replace(card=model.card | {"novelty_thresholds": thresholds}, features=features)

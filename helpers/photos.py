@@ -104,8 +104,8 @@ def as_text(image: Image.Image) -> str:
 
 
 def from_text(text: str) -> Image.Image:
-    """The RGB picture of `as_text`."""
-    return Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB")
+    """The RGB picture of `as_text`. Raises what `decode` raises, and ValueError for what is no base64."""
+    return decode(base64.b64decode(text, validate=True))[0]
 
 
 def _notes(image: Image.Image, name: str) -> list[str]:

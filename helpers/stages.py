@@ -43,7 +43,7 @@ def stages(network: nn.Module) -> dict[str, nn.Sequential]:
     Where layers do not stand in line (GoogLeNet, Inception) the whole body is one stage.
     The stages share their layers with the network: what one learns, the other knows.
     """
-    head = network.get_submodule(head_name(network))
+    head = head_of(network)
     if type(network) in _LINES:
         trunk, neck = (_layers(network, names) for names in _LINES[type(network)])
         parts = _by_size(trunk)
@@ -72,6 +72,11 @@ def split(network: nn.Module, train: str) -> tuple[nn.Sequential, nn.Sequential]
         raise ValueError(f"There is no stage {train!r} to learn from on: choose one of {', '.join(boundaries)}")
     modules = list(parts.values())
     return nn.Sequential(*modules[: boundaries[train]]), nn.Sequential(*modules[boundaries[train] :])
+
+
+def head_of(network: nn.Module) -> nn.Linear | nn.Conv2d:
+    """The layer that gives the logits."""
+    return network.get_submodule(head_name(network))
 
 
 def head_name(network: nn.Module) -> str:
@@ -113,7 +118,7 @@ def _transformer_stages(network: models.VisionTransformer) -> list[list[nn.Modul
     blocks = list(network.encoder.layers)
     size = -(-len(blocks) // _TRANSFORMER_STAGES)
     parts = [blocks[start : start + size] for start in range(0, len(blocks), size)]
-    head = network.get_submodule(head_name(network))
+    head = head_of(network)
     parts[0] = [_Tokens(network), *parts[0]]
     parts[-1] += [network.encoder.ln, _ClassToken(), *[layer for layer in network.heads if layer is not head]]
     return parts

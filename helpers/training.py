@@ -176,7 +176,7 @@ def _start(
     stored = stored and activations.of_rows(stored, examples)
     frozen, learning = stages.split(network, phase.train)
     networks.freeze(network, train=phase.train)
-    classes = len(network.get_submodule(stages.head_name(network)).weight)
+    classes = len(stages.head_of(network).weight)
     loss = loss_function(examples.labels[examples.train], classes, recipe.label_smoothing, setting.device)
     if phase.train == stages.HEAD:
         inputs = stored or activations.remember(frozen, examples, setting, phase.epochs, report)
@@ -207,7 +207,7 @@ def _learn(current: _PhaseState, epoch: int, number: int) -> dict[str, float]:
             factor = learning_rate_factor(epoch * len(order) + step, current.phase.epochs * len(order))
             optimizer.param_groups[0]["lr"] = current.phase.learning_rate * factor
             own = distributed.share(positions)
-            values, truth = inputs.train(epoch, own), labels[own.to(device)]
+            values, truth = inputs.train(epoch, own), labels[compute.to_device(own, device)]
             with compute.autocast(learning, device, learning=True):
                 logits = learning(values)
             batch_loss = loss(logits, truth)
@@ -235,14 +235,14 @@ def _validate(current: _PhaseState) -> dict[str, float]:
         own = distributed.share(positions)
         with torch.inference_mode(), compute.autocast(current.learning, current.device, learning=False):
             logits = current.learning(current.inputs.validation(own))
-        truth = labels[own.to(current.device)]
+        truth = labels[compute.to_device(own, current.device)]
         sums = sums + _sums(current.loss(logits, truth), logits, truth)
     return _figures("validation", distributed.total(sums))
 
 
 def _solve(current: _PhaseState) -> dict[str, float]:
     """Put the solved head into the network; the figures are those of the features that it was solved and chosen on."""
-    head, examples = current.network.get_submodule(stages.head_name(current.network)), current.examples
+    head, examples = stages.head_of(current.network), current.examples
     features = {}
     for split, values in current.inputs._asdict().items():
         labels = examples.labels[getattr(examples, split)]
@@ -297,7 +297,7 @@ def fit(
 
     weights: see `networks.build`. images: (N, 3, H, W) uint8, a row for each of the data set's catalog.
     folder: for checkpoint and cache; a run that is repeated goes on from there.
-    Raises ValueError for a view that the data set does not have.
+    Raises ValueError for a view that the data set does not have, and what `networks.build` and `train` raise.
     """
     if unknown := set(views) - set(dataset.views or [""]):
         raise ValueError(f"No view is called {', '.join(sorted(unknown))}: there are {dataset.views}")

@@ -142,7 +142,7 @@ def test_the_live_path_is_taken_where_asked_and_where_nothing_holds_the_copies(e
     frozen, _ = stages.split(small(), "stage 3")
     lines = []
     prepare(frozen, examples, setting, copies=0, report=lines.append)
-    monkeypatch.setattr(activations, "_room", lambda folder: 1000)
+    monkeypatch.setattr(activations, "_room", lambda folder, digest: 1000)
     monkeypatch.setattr(arrays, "MEMORY_BYTES", 0)
     prepare(frozen, examples, setting, report=lines.append)
     assert lines == [
@@ -184,6 +184,26 @@ def test_the_files_of_an_earlier_run_do_not_count_as_a_full_disk(on_disk, settin
     again, same = on_disk()
     assert same == files
     assert torch.equal(again.train(0, torch.tensor([5, 0])), inputs.train(0, torch.tensor([5, 0])))
+
+
+def test_the_files_of_another_network_count_as_taken(on_disk, setting, monkeypatch):
+    _, files = on_disk()
+    held = sum((setting.cache / name).stat().st_size for name in files)
+    usage = shutil.disk_usage("/")._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    own, other = (activations._digest(stages.split(network, "stage 3")[0]) for network in (small(), changed_weight()))
+    assert activations._room(setting.cache, own) == 1000 + held
+    assert activations._room(setting.cache, other) == 1000
+
+
+def test_a_file_that_was_cut_off_is_made_anew(on_disk, setting):
+    inputs, files = on_disk()
+    rows, expected = torch.tensor([5, 0]), inputs.train(1, torch.tensor([5, 0]))
+    for name in files:
+        (setting.cache / name).write_bytes((setting.cache / name).read_bytes()[:200])
+    again, same = on_disk()
+    assert same == files
+    assert torch.equal(again.train(1, rows), expected)
 
 
 def test_a_file_is_found_by_the_next_run_and_holds_what_memory_would(on_disk, examples, setting, monkeypatch):

@@ -349,3 +349,16 @@ def test_results_keep_their_order_run_only_a_little_ahead_and_take_threads_where
     assert len(places) <= 2 + 5 + 2
     assert list(results) == [number * number for number in range(3, 100)]
     assert sum(place is not threading.main_thread() for place in places) == in_threads
+
+
+def test_tasks_with_nothing_to_do_do_not_keep_the_others_out_of_threads():
+    places = {}
+
+    def work(number):
+        places[number] = threading.current_thread()
+        if number % 2:
+            time.sleep(0.005)
+
+    list(archives.threaded(work, range(20)))
+    assert {places[number] for number in range(16)} == {threading.main_thread()}
+    assert all(places[number] is not threading.main_thread() for number in range(16, 20))

@@ -86,11 +86,11 @@ def test_without_bfloat16_all_is_in_float32():
 
 
 @pytest.mark.parametrize(
-    ("bfloat16", "expected"), [(True, torch.bfloat16), (False, torch.float16)], ids=["new GPU", "old GPU"]
+    ("device", "expected"), [("cuda:0", torch.bfloat16), ("cuda:1", torch.float16)], ids=["new GPU", "old GPU"]
 )
-def test_a_gpu_takes_bfloat16_where_it_has_it_and_float16_elsewhere(bfloat16, expected, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bfloat16)
-    assert compute.precision(torch.device("cuda")) == expected
+def test_a_gpu_takes_bfloat16_where_it_has_it_and_float16_elsewhere(device, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda asked: {0: (8, 0), 1: (7, 5)}[asked.index])
+    assert compute.precision(torch.device(device)) == expected
 
 
 def test_where_a_gpu_has_too_little_memory_the_message_says_what_helps():
@@ -137,3 +137,17 @@ print(given_back, faults())
     printed = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout
     given_back, kept = map(int, printed.split())
     assert kept < given_back / 10
+
+
+def test_what_goes_to_a_gpu_waits_for_nothing(monkeypatch):
+    class Asked(torch.Tensor):
+        def pin_memory(self):
+            return "pinned", self
+
+    asked = []
+    monkeypatch.setattr(Asked, "to", lambda *args, **options: asked.append((args[1:], options)))
+    monkeypatch.setattr(Asked, "pin_memory", lambda tensor: tensor)
+    tensor, gpu = torch.zeros(2).as_subclass(Asked), torch.device("cuda")
+    compute.to_device(tensor, gpu)
+    compute.to_device(tensor, torch.device("cpu"))
+    assert asked == [((gpu,), {"non_blocking": True}), ((torch.device("cpu"),), {})]

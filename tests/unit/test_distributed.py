@@ -66,3 +66,25 @@ def test_dropout_that_drops_nothing_draws_nothing():
     for layer in (distributed._Dropout(0.0), distributed._StochasticDepth(0.0, "row")):
         assert layer(values) is values
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_gradients_of_a_sum_are_those_of_all_processes(monkeypatch):
+    monkeypatch.setattr(distributed, "total", lambda values: 2 * values)
+    values = torch.ones(3, requires_grad=True)
+    distributed._Total.apply(values).sum().backward()
+    assert values.grad.tolist() == [2, 2, 2]
+
+
+def test_stochastic_depth_drops_whole_images():
+    torch.manual_seed(0)
+    dropped = distributed._StochasticDepth(0.5, "row")(torch.ones(64, 2, 3, 3)).flatten(1)
+    assert (dropped == dropped[:, :1]).all()
+    assert dropped[:, 0].unique().tolist() == [0, 2]
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ValueError, match="a GPU of its own, and there are 2: --nproc-per-node 2"):
+        distributed.start(torch.device("cuda"))

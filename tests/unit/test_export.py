@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.models import VisionTransformer
 
-from helpers import cards, export, networks, novelty
+from helpers import cards, export, images, networks, novelty
 
 OLD = pytest.mark.skipif(torch.__version__.startswith("2.6."), reason="its exporter needs a scale in every norm")
 FAST_RESNET = pytest.param("fast_resnet", marks=OLD)
@@ -57,6 +57,10 @@ def test_both_looks_are_inside_where_the_card_says_so(tmp_path):
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     found, of_mirrored = (session.run(None, {"pixels": one.float().numpy()})[0] for one in (pixels, pixels.flip(3)))
     np.testing.assert_allclose(found, of_mirrored, atol=1e-5)
+    seen = images.normalize(pixels, **NORMALIZATION)
+    with torch.no_grad():
+        expected = ((twice.network(seen) + twice.network(seen.flip(3))) / 2 / CARD["temperature"]).softmax(1)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
     assert export.check(path, twice, pixels, np.arange(2)).probabilities < 1e-5
 
 
@@ -125,4 +129,18 @@ def test_a_network_that_cannot_be_exported_leaves_nothing_behind(tmp_path):
     network = torch.nn.Sequential(Odd(), torch.nn.Linear(1, 2))
     with pytest.raises(RuntimeError, match=r"cannot be written as ONNX: Expecting value.*\. Newer torch"):
         export.to_onnx(cards.Model(network, CARD), tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("model", ["small_cnn"], indirect=True)
+def test_the_check_notices_another_network(model, exported):
+    other = model._replace(card=CARD | {"temperature": 1e-3})
+    assert export.check(exported, other, noise(4), np.arange(4)).probabilities > 0.01
+
+
+@pytest.mark.parametrize("model", ["small_cnn"], indirect=True)
+def test_a_network_that_one_file_does_not_hold_is_refused(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "_MOST_BYTES", 1000)
+    with pytest.raises(RuntimeError, match=r"one ONNX file holds no network of .* bytes: choose a smaller one"):
+        export.to_onnx(model, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -269,3 +269,22 @@ def test_a_photo_of_a_data_set_that_cannot_be_read_is_named(dataset, tmp_path):
     spoilt = write_zip(tmp_path / "data.zip", [(name, b"no" if name == path else data) for name, data in members])
     with pytest.raises(PhotoError, match=f"data.zip: {path}: not an image"):
         images.load_images(dataset._replace(path=spoilt), 20, 32)
+
+
+def test_a_shift_down_is_not_the_shift_across():
+    mark, numbers = torch.zeros(1, 3, 100, 100, dtype=torch.uint8), torch.full((1, 7), 0.5)
+    mark[..., 48:52, 48:52], numbers[0, 4] = 255, 1.0  # 6 % of half the height
+    seen = images.augment(mark, numbers, "strong")[0, 0]
+    row, column = ((seen.sum(axis) * torch.arange(100)).sum() / seen.sum() for axis in (1, 0))
+    assert (row, column) == pytest.approx((46.5, 49.5), abs=0.2)
+
+
+def test_contrast_is_changed_around_the_mean():
+    pixels, numbers = (
+        torch.randint(80, 170, (1, 3, 20, 32), dtype=torch.uint8, generator=seeded(0)),
+        torch.full((1, 7), 0.5),
+    )
+    numbers[0, 6] = 1.0
+    stronger = images.augment(pixels, numbers, "strong")
+    assert stronger.std().item() == pytest.approx(1.3 * pixels.float().std().item(), rel=0.02)
+    assert stronger.mean().item() == pytest.approx(pixels.float().mean().item(), abs=0.5)

@@ -150,3 +150,32 @@ def test_pooling_to_a_size_averages_as_pytorch_does(size):
 def test_maps_of_the_size_pass_as_they_are():
     maps = torch.rand(2, 3, 4, 4)
     assert layers.PoolTo(4)(maps) is maps
+
+
+def test_images_are_turned_about_their_middle_either_way_whatever_their_proportions(monkeypatch):
+    wide = torch.arange(8.0).expand(1, 3, 4, 8).contiguous()
+    turned = []
+    for number in (0.0, 1.0):
+        monkeypatch.setattr(torch, "rand", lambda *shape, device, number=number: torch.full(shape, number))
+        turned.append(layers.RandomRotation(90.0)(wide)[0, 0, :, 4])
+    torch.testing.assert_close(turned, [torch.tensor([2.0, 3, 4, 5]), torch.tensor([5.0, 4, 3, 2])], atol=1e-4, rtol=0)
+
+
+def test_a_shift_goes_up_and_down_as_well():
+    torch.manual_seed(0)
+    moved = layers.RandomShift(1)(GRADIENT.transpose(2, 3).repeat(16, 1, 1, 1))
+    assert len({tuple(image[0, :, 0].tolist()) for image in moved}) == 3
+
+
+def test_the_strongest_answer_of_each_map_counts():
+    maps = torch.randn(2, 3, 5, 7)
+    assert torch.equal(layers.GlobalMaxPool()(maps), torch.nn.AdaptiveMaxPool2d(1)(maps))
+
+
+def test_whitening_follows_the_batches_of_all_processes(monkeypatch):
+    images = torch.randn(16, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    alone, shared = layers.Whitening(), layers.Whitening()
+    alone(images)
+    monkeypatch.setattr(layers, "total", lambda values: 2 * values)  # another process has the same images
+    shared(images)
+    torch.testing.assert_close(shared.filters, alone.filters)

@@ -1,3 +1,4 @@
+import base64
 import io
 import struct
 import zlib
@@ -263,3 +264,11 @@ def test_16_bits_may_come_in_either_byte_order():
     assert big[1] == little[1] == ["16-bit", "gray"]
     assert np.array_equal(big[0], little[0])
     assert big[0].getextrema()[0] == (0, 255)
+
+
+def test_a_picture_in_text_is_read_by_no_other_decoder_than_a_photo():
+    picture = plain("RGB", (10, 20, 30))
+    assert values(photos.from_text(photos.as_text(picture))) == pytest.approx([10, 20, 30], abs=2)
+    for text in (base64.b64encode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 6\n").decode(), "no base64"):
+        with pytest.raises(ValueError, match=r"not an image|base64"):
+            photos.from_text(text)

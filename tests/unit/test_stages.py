@@ -61,7 +61,7 @@ def test_the_head_is_the_layer_of_the_logits_and_the_stages_count_up_to_it(netwo
     assert names == [f"stage {number}" for number in range(1, len(names) + 1)]
     assert len(names) == 1 if network.tested_name in IN_ONE_PIECE else len(names) >= 3
     assert parts["head"][0].weight.shape[0] == 3  # classes
-    assert parts["head"][0].weight is network.get_submodule(stages.head_name(network)).weight
+    assert parts["head"][0].weight is stages.head_of(network).weight
 
 
 def test_what_enters_the_head_is_one_vector_an_image(network):
@@ -69,7 +69,7 @@ def test_what_enters_the_head_is_one_vector_an_image(network):
     with torch.no_grad():
         assert frozen(image(network)).flatten(1).shape == (
             2,
-            network.get_submodule(stages.head_name(network)).weight.shape[1],
+            stages.head_of(network).weight.shape[1],
         )
 
 

@@ -207,6 +207,17 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(eight, recipe
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [before]
 
 
+def test_what_goes_on_from_a_checkpoint_does_not_hold_its_file(eight, recipe, tmp_path):
+    checkpoint, network = tmp_path / "checkpoint.safetensors", small()
+    run(network, eight, dataclasses.replace(recipe, phases=recipe.phases[:1]), checkpoint=checkpoint)
+    with training.checkpoints.safetensors.safe_open(checkpoint, "pt") as opened:
+        key = opened.metadata()["key"]
+    state = training.checkpoints.load(checkpoint, key)
+    with checkpoint.open("r+b") as file:
+        file.write(bytes(checkpoint.stat().st_size))
+    assert all(torch.equal(state.network[name], tensor) for name, tensor in network.state_dict().items())
+
+
 @pytest.mark.parametrize("other", ["identity", "recipe", "examples", "labels", "validation"])
 def test_the_checkpoint_of_another_run_is_not_used(eight, recipe, unbroken, tmp_path, other):
     checkpoint, lines = tmp_path / "checkpoint.safetensors", []
@@ -492,11 +503,25 @@ def old_gpu(monkeypatch):
 
 @pytest.mark.usefixtures("old_gpu")
 def test_scaled_gradients_make_the_same_steps(network, disputed, halves):
-    plain, recipe = copy.deepcopy(network), Recipe([Phase("a", "all", 2, 0.1)], 4, seed=0, normalization=halves)
+    phases = [Phase("a", "all", 2, 0.1)]
+    recipe = Recipe(phases, 4, seed=0, normalization=halves, momentum=0.9)  # AdamW's steps forget a scale by themselves
+    plain = copy.deepcopy(network)
     scaled = run(network, disputed, recipe)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training.compute, "precision", lambda device: torch.float32)
         pd.testing.assert_frame_equal(comparable(scaled), comparable(run(plain, disputed, recipe)), rtol=1e-5)
+
+
+def test_a_gradient_is_the_mean_over_the_batch_of_all_processes(network, disputed, halves, monkeypatch):
+    phases = [Phase("a", "all", 1, 0.1)]
+    recipe = Recipe(phases, 8, seed=0, weight_decay=0.0, momentum=0.5, normalization=halves)
+    moved = []
+    for times in (1, 2):  # a share of this many times as many images, in a batch of as many as before
+        one = copy.deepcopy(network)
+        monkeypatch.setattr(training.distributed, "share", lambda rows, times=times: rows.repeat(times))
+        run(one, disputed, recipe)
+        moved.append((one[4].weight - network[4].weight).detach())
+    torch.testing.assert_close(moved[1], 2 * moved[0])
 
 
 @pytest.mark.usefixtures("old_gpu")
