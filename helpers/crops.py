@@ -130,10 +130,10 @@ def to_photos(maps: np.ndarray, catalog: pd.DataFrame, height: int, width: int) 
     for target, values, row in zip(placed, maps, catalog.itertuples(), strict=True):
         crop = _crop(row)
         scales = np.array([width / row.width, height / row.height])
-        corners = np.reshape(crop[:4], (2, 2)) * scales
+        corners = np.reshape(crop.box, (2, 2)) * scales
         corners = corners if crop.degrees else corners.round()  # upright, each pixel then falls on one
         size = np.maximum(1, (corners[1] - corners[0]).round()).astype(int).tolist()
-        picture = Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BOX)
+        picture = Image.fromarray(_averaged(values, *size[::-1]).astype(np.float32))
         crop = Crop(*(corners / scales).ravel().tolist(), crop.degrees)
         to_map = np.linalg.inv(np.diag([*scales, 1.0]) @ crop_to_photo(crop, *size[::-1]))
         affine = to_map[:2].ravel().tolist()
@@ -156,6 +156,16 @@ def windows(catalog: pd.DataFrame) -> np.ndarray:
         window[0] = ((low + high - side) / 2).clip(0, 1 - side)
         window[1] = window[0] + side
     return found.reshape(-1, 4)
+
+
+def _averaged(values: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(height, width): the mean of (h, w) values over the area of each pixel, so that all of them count the same."""
+    for size in (height, width):  # the rows, then the columns as rows
+        edges = np.linspace(0, len(values), size + 1)
+        below = edges.astype(int).clip(max=len(values) - 1)
+        sums = np.insert(values.cumsum(0, dtype=float), 0, 0, axis=0)[below] + (edges - below)[:, None] * values[below]
+        values = (np.diff(sums, axis=0) * size / len(values)).T
+    return values
 
 
 def _crop(row: tuple) -> Crop:

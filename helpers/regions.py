@@ -54,13 +54,13 @@ def ious(maps: np.ndarray, masks: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """(N,): intersection over union of the mask (N, H, W) and as many pixels as it has, those that count most.
 
     seen: (N, H, W) bool, the pixels that are asked: those that the network never saw count nothing, and would come
-    before those that speak against the class. 0 where nothing counts.
+    before those that speak against the class. A pixel that counts nothing is no hit; 0 where none counts.
     """
     found = []
     for one, mask, visible in zip(maps, masks, seen, strict=True):
         values, inside = one[visible], mask[visible]
         top = np.argsort(values, kind="stable")[len(values) - inside.sum() :]
-        hits = inside[top].sum() if (values > 0).any() else 0
+        hits = (inside & (values != 0))[top].sum() if (values > 0).any() else 0
         found.append(hits / max(2 * inside.sum() - hits, 1))
     return np.array(found)
 
@@ -68,13 +68,14 @@ def ious(maps: np.ndarray, masks: np.ndarray, seen: np.ndarray) -> np.ndarray:
 def region_table(maps: np.ndarray, regions: dict[str, np.ndarray], seen: np.ndarray) -> pd.DataFrame:
     """For each image and region, how much of the attribution falls inside, beside the share of the area.
 
-    maps: (N, H, W). regions: name to masks (N, H, W). seen: (N, H, W) bool, what of the photo the network saw.
+    maps: (N, H, W). regions: name to masks (N, H, W). seen: (N, H, W) bool, what of the photo the network saw; what a
+    map has elsewhere (a coarse one at the rim, gradients of the color that hides) says nothing and is left out.
     Columns image (0 to N - 1), region, and FIGURES: `shares`, of what speaks for the class and of what speaks against
     it (NaN for methods without a sign); the region's share of what was seen (area), which an even
     look would give it, and of the whole photo (photo_area), both 0 to 1; `pointed` and `ious`. An image without
     such a region (no box) has no row; one whose region was not seen has, with an area of 0.
     """
-    tables = []
+    tables, maps = [], np.where(seen, maps, 0)
     for name, masks in regions.items():
         table = pd.DataFrame({"image": range(len(maps)), "region": name})
         area = (masks & seen).sum((1, 2)) / seen.sum((1, 2))

@@ -32,7 +32,7 @@ _FACE_PX = 320  # height and width of each face in the picture, margins included
 _MARGIN = 0.08  # of a face's height and width, seen around it
 _SHARE = (1 + 2 * _MARGIN) / _FACE_PX  # of the face, in a pixel
 _TO_FACE = np.array([[_SHARE, 0, -_MARGIN], [0, _SHARE, -_MARGIN], [0, 0, 1]])  # from px to shares of the face
-_TOP_EDGE = np.array([[0, 0], [_FACE_PX, 0]], float)
+_CORNERS = _FACE_PX * np.array([[0, 0], [1, 0], [1, 1], [0, 1]], float)  # from the top left on, clockwise
 _BATCH = 16  # photos at once
 _HIGHEST_COST = 0.45  # of a box of that kind, see `boxes.Found`
 _LEAST_BOX_PX = 4  # height and width that a damage box keeps, or is left out
@@ -74,7 +74,10 @@ def learn(dataset: Dataset) -> dict[str, Unrolling]:
 
 
 def add(dataset: Dataset, unrollings: dict[str, Unrolling], progress: Callable[[Iterable], Iterable] = iter) -> Dataset:
-    """Write the `data.zip` anew, with a picture more for each photo in which a box of its view's kind is found."""
+    """Write the `data.zip` anew, with a picture more for each photo in which a box of its view's kind is found.
+
+    Raises PhotoError and ArchiveError where a photo can no longer be read, OSError where the file cannot be written.
+    """
     if not unrollings:
         return dataset
     views = sorted([*dataset.views, *unrollings])
@@ -157,16 +160,31 @@ def _faces(photos: Sequence[Image.Image], unrolling: Unrolling) -> list[np.ndarr
 
 def _drawn(photo: Image.Image, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The faces side by side, (320, 320 * F, 3) uint8, and what of them the photo shows, (320, 320 * F) bool."""
-    widest = max(np.linalg.norm(np.diff(_places(_TOP_EDGE, face), axis=0)) for face in faces)
-    shrink = max(1, int(widest / _FACE_PX))  # what follows takes single pixels, and would skip some
-    photo, known = photo.reduce(shrink), Image.new("L", photo.reduce(shrink).size, 255)
+    known = Image.new("L", photo.size, 255)
     pictures, shown = [], []
     for face in faces:
-        face = np.diag([1 / shrink, 1 / shrink, 1]) @ face / face[2, 2]
-        how = ((_FACE_PX, _FACE_PX), Image.Transform.PERSPECTIVE, face.ravel()[:8].tolist())
-        pictures.append(np.asarray(photo.transform(*how, Image.Resampling.BICUBIC)))
-        shown.append((np.asarray(known.transform(*how)) > 0) & _is_towards_the_camera(face))
+        across, down = finer = _finer(face)
+        fine = _seen_from_ahead(photo, face, Image.Resampling.BICUBIC, across, down)
+        pictures.append(np.asarray(fine.reduce(finer)))
+        inside = np.asarray(_seen_from_ahead(known, face, Image.Resampling.NEAREST)) > 0
+        shown.append(inside & _is_towards_the_camera(face))
     return np.concatenate(pictures, 1), np.concatenate(shown, 1)
+
+
+def _finer(face: np.ndarray) -> tuple[int, int]:
+    """How many times finer, across and down, a face is drawn, because drawing takes single pixels, and skips some."""
+    corners = _places(_CORNERS, face)
+    top, right, bottom, left = np.linalg.norm(np.roll(corners, -1, 0) - corners, axis=1)
+    return max(1, round(max(top, bottom) / _FACE_PX)), max(1, round(max(left, right) / _FACE_PX))
+
+
+def _seen_from_ahead(
+    photo: Image.Image, face: np.ndarray, how: Image.Resampling, across: int = 1, down: int = 1
+) -> Image.Image:
+    """The face, 320 x 320 px, or so many times more of them across and down."""
+    fine = face @ np.diag([1 / across, 1 / down, 1])
+    size, numbers = (across * _FACE_PX, down * _FACE_PX), (fine / fine[2, 2]).ravel()[:8].tolist()
+    return photo.transform(size, Image.Transform.PERSPECTIVE, numbers, how)
 
 
 def _difference(photo: Image.Image, faces: np.ndarray, unrolling: Unrolling) -> Image.Image:

@@ -54,6 +54,12 @@ def test_what_no_photo_of_a_position_shows_is_left_to_the_median_of_all():
     assert [torch.equal(picture[:, hidden], usual) for picture in found].count(True) == 1
 
 
+def test_the_shadow_beside_a_thing_is_no_part_of_the_background():
+    images, masks = photographs([1] * 9 + [6] * 3, PLACES + PLACES[:3] + PLACES[:1] * 3)
+    images[9:, :, 4:24, 36:38] = 60  # beside the thing that lies at one place
+    assert backgrounds.by_position(images, masks)[:, :, 4:24, 36:38].min() > 100
+
+
 @pytest.mark.parametrize("positions", [[1, 6], [0, 2, 4, 6, 8, 10, 12, 14], [1, 1, 6, 6], [1, 1, 1, 6, 11, 3, 8]])
 def test_a_belt_that_stops_anywhere_has_no_picture(positions):
     images, masks = photographs(positions)

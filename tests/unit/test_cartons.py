@@ -166,7 +166,7 @@ def test_a_corner_that_was_not_found_is_shown_by_the_opposite_one(degrees, strai
     assert cartons.inside(outline, 90, 160)[thing].all()
 
 
-@pytest.mark.parametrize(("degrees", "turned"), [(80, 80), (-80, -80), (60, 60)])
+@pytest.mark.parametrize(("degrees", "turned"), [(80, 80), (-80, 100), (60, 60), (88, 88), (92, 92)])
 def test_a_long_thing_lies_along_what_is_cut_out(degrees, turned):
     assert cartons.crop_around(lying(degrees), 320, 180, 2.0, straighten=True).degrees == pytest.approx(turned, abs=2)
     along = (turned + 45) % 90 - 45  # where it is as large either way, the least turn does
@@ -185,3 +185,9 @@ def test_rectangles_are_told_from_boxes_seen_aslant():
     assert cartons.look_like_rectangles(np.stack([lying(angle) for angle in angles]), 320, 180)
     assert not cartons.look_like_rectangles(np.stack([lying(angle, aslant=0.45) for angle in angles]), 320, 180)
     assert not cartons.look_like_rectangles(np.zeros((3, 90, 160), bool), 320, 180)
+
+
+def test_a_dark_photo_is_compared_with_the_background_of_its_own_position():
+    bright, dark = torch.full((3, 80, 128), 100.0), torch.full((3, 80, 128), 80.0)
+    bright[..., 64:], dark[..., 64:] = 140, 60
+    assert cartons._unexplained((0.8 * bright).byte(), torch.stack([bright, dark]), 0.6).max() < 3

@@ -141,6 +141,14 @@ def test_maps_are_laid_where_they_were_cut_out_and_keep_their_sum(line, backgrou
     assert uncut == pytest.approx(256 / (90 * 160), rel=1e-4)
 
 
+@pytest.mark.parametrize("size", [(2, 4), (1, 2), (3, 7), (4, 9)])
+def test_each_pixel_of_a_map_counts_the_same_wherever_it_falls(line, size):
+    maps = np.eye(6).reshape(6, 2, 3)
+    laid = crops.to_photos(maps, line[0].catalog[:6], *size)
+    assert laid.sum((1, 2)) == pytest.approx(1)
+    assert laid.sum(0) == pytest.approx(6 / np.prod(size))
+
+
 def test_a_window_holds_what_was_cut_out_in_the_photos_proportions_and_lies_within_it(line):
     dataset, _ = line
     assert crops.windows(dataset.catalog).tolist() == [[0, 0, 1, 1]] * 18
@@ -209,6 +217,16 @@ def test_maps_of_what_was_turned_lie_where_the_thing_lies(turned, found):
         assert (values[ndimage.binary_erosion(thing, iterations=3)] > 0).all()
 
 
+def test_maps_of_what_was_turned_are_not_upside_down(turned, found):
+    dataset, places = turned
+    maps = np.zeros((len(places), 36, 72))
+    maps[:, 3:-3, 6:36] = 1  # the red half
+    for values, path in zip(crops.to_photos(maps, found.catalog, 180, 320), found.catalog["path"], strict=True):
+        photo = images.read_image(dataset, path)
+        red, white = (photo[..., 0] > 180) & (photo[..., 1] < 100), photo[..., 1] > 200
+        assert values[red].sum() > 5 * values[white].sum()
+
+
 def test_what_is_turned_may_reach_beyond_the_photo_where_nothing_is_shown():
     photo = Image.new("RGB", (100, 60), (200, 100, 50))
     part = images.resize(photo, 20, 40, Crop(-20, 10, 60, 50, 30))
@@ -232,7 +250,21 @@ def test_what_is_shown_is_known_in_the_whole_photo(turned, found):
     for mask, (_, thing) in zip(crops.visible(found.catalog, 180, 320), places, strict=True):
         assert mask[ndimage.binary_erosion(thing)].all()
         assert not mask[~ndimage.binary_dilation(thing, iterations=6)].any()
+    for mask, (_, thing) in zip(crops.visible(found.catalog, 90, 160), places, strict=True):
+        assert mask[ndimage.binary_erosion(thing[::2, ::2], iterations=2)].all()
+        assert not mask[~ndimage.binary_dilation(thing[::2, ::2], iterations=5)].any()
     assert crops.visible(dataset.catalog, 18, 32).all()
+
+
+def test_what_is_cut_out_of_larger_photos_is_larger(turned, found, make_dataset, tmp_path):
+    dataset, _ = turned
+    pictures = [
+        (row.label, row.view, row.item, row.split, images.read_image(dataset, row.path).repeat(2, 0).repeat(2, 1))
+        for row in dataset.catalog.itertuples()
+    ]
+    large = crops.with_crops(make_dataset(tmp_path / "data.zip", pictures), found.backgrounds, 2.0)
+    for twice, once in zip(large.catalog["crop"], found.catalog["crop"], strict=True):
+        assert twice[:4] == pytest.approx(2 * np.array(once[:4]), abs=4)
 
 
 def moving_belt(make_dataset, path, positions):

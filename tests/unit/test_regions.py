@@ -46,6 +46,13 @@ def test_the_overlap_is_that_of_as_many_pixels_as_the_region_has():
     assert regions.ious(0 * MAPS, ~CORNER, seen).tolist() == [0.0, 0.0]
 
 
+def test_pixels_that_count_nothing_are_no_hits():
+    one, seen = np.zeros((1, 4, 4)), np.ones((1, 4, 4), bool)
+    one[0, 0, 0] = 1
+    rows = [np.arange(4)[:, None].repeat(4, 1)[None] == row for row in (0, 3)]
+    assert [regions.ious(one, row, seen).item() for row in rows] == pytest.approx([1 / 7, 0])
+
+
 def test_what_was_never_seen_does_not_come_before_what_speaks_against_the_class():
     maps = np.array([[[3.0, 0.0], [-1.0, 0.0]]])  # the right half was not seen
     assert regions.ious(maps, LEFT[:1], LEFT[:1]).tolist() == [1.0]
@@ -81,6 +88,13 @@ def test_an_even_look_at_what_was_cut_out_is_chance_however_small_the_cut():
     assert (row["times"], row["photo_times"]) == pytest.approx((1, 5))  # 80 of 400 pixels were seen
 
 
+def test_what_a_map_has_where_nothing_was_seen_is_left_out():
+    seen, carton = np.zeros((1, 4, 4), bool), np.zeros((1, 4, 4), bool)
+    seen[:, :2], carton[:, 0] = True, True
+    found = regions.region_table(np.ones((1, 4, 4)), {"carton": carton, "belt": ~carton}, seen)
+    assert (found["attribution"] / found["area"]).tolist() == [1, 1]
+
+
 def test_a_region_that_was_cut_off_is_counted_as_missed():
     seen, box = np.zeros((1, 4, 4), bool), np.zeros((1, 4, 4), bool)
     seen[:, :2], box[:, 3] = True, True
@@ -103,6 +117,13 @@ def test_the_summary_is_the_share_of_attribution_over_that_of_the_area_with_its_
     reach = 1.96 * 0.1 / np.sqrt(40) / 0.1  # of the mean of 40, each 0.1 from it, over the area
     assert (row["times low"], row["times high"]) == pytest.approx((5 - reach, 5 + reach), abs=0.1)
     assert (row["pointed"], row["pointed low"]) == pytest.approx((1, 0.912), abs=1e-3)  # Wilson, 40 of 40
+
+
+def test_two_photos_of_one_item_are_no_further_evidence():
+    twice = pd.concat([table([0.4, 0.6] * 10, 0.1, pointed=True)] * 2, ignore_index=True)
+    (row,) = regions.summary(twice, ["region"], seed=0).to_dict("records")
+    assert row["pointed low"] == pytest.approx(0.839, abs=1e-3)  # Wilson, 20 of 20
+    assert row["times low"] == pytest.approx(5 - 1.96 / np.sqrt(20), abs=0.08)
 
 
 def test_without_any_region_there_is_nothing_to_sum_up():

@@ -176,11 +176,17 @@ def test_a_face_that_looks_away_is_as_usual(learned):
     assert boxes == [["dent", 50, 50, 150, 150]]  # on the first alone
 
 
-def test_fine_print_is_averaged_and_not_skipped():
+@pytest.mark.parametrize("scale", [(5.0, 5.0), (5.0, 1.0)])  # a face as high as it is wide, and a wide one
+def test_fine_print_is_averaged_and_not_skipped(scale):
     stripes = np.zeros((1800, 1800, 3), np.uint8)
     stripes[:, ::2] = 200
-    picture, _ = unrolling._drawn(Image.fromarray(stripes), np.array([np.diag([5.0, 5.0, 1.0])]))
-    assert np.abs(picture[20:300, 20:300].astype(int) - 100).max() <= 45  # single pixels are 0 or 200
+    for picture, (across, down) in ((stripes, scale), (stripes.transpose(1, 0, 2), scale[::-1])):
+        drawn, _ = unrolling._drawn(Image.fromarray(picture), np.array([np.diag([across, down, 1.0])]))
+        assert np.abs(drawn[20:300, 20:300].astype(int) - 100).max() <= 45  # single pixels are 0 or 200
+
+
+def test_how_high_photos_are_is_for_the_width_of_those_that_are_looked_at():
+    assert unrolling._stretch([Image.new("RGB", (320, 225))]) == pytest.approx(1.25)
 
 
 def test_damage_boxes_are_unrolled_with_their_faces(line, learned, tmp_path):
