@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator, SymmetricalLogLocator
 
 from helpers import uncertainty
-from helpers.plots import PALETTE, grid
+from helpers.plots import PALETTE, grid, tiles
 
 
 def lines(functions: Sequence[pd.Series], title: str) -> Figure:
@@ -109,12 +109,9 @@ def reliability(tables: dict[str, pd.DataFrame], title: str, *, columns: int = 3
     The diagonal is perfect; larger dots are of more images. Images that show one item or look the same count as one
     for the intervals.
     """
-    columns = min(columns, len(tables))
-    figure, axes = grid(-(-len(tables) // columns), columns, 3.6)
-    figure.set_figwidth(3.7 * axes.shape[1])  # squares in a wide figure would lie far apart
-    for axis in axes.flat[len(tables) :]:
-        axis.axis("off")
-    for axis, (name, table) in zip(axes.flat, tables.items(), strict=False):
+    figure, axes = tiles(len(tables), columns, 3.6, title)
+    figure.set_figwidth(3.7 * min(columns, len(tables)))  # squares in a wide figure would lie far apart
+    for axis, (name, table) in zip(axes, tables.items(), strict=True):
         axis.plot([0, 1], [0, 1], ":", color="black")
         right = (table["accuracy"] * table["images"]).round()
         ends = [uncertainty.wilson(*counts) for counts in zip(right, table["images"], table["different"], strict=True)]
@@ -123,7 +120,6 @@ def reliability(tables: dict[str, pd.DataFrame], title: str, *, columns: int = 3
         axis.scatter(table["confidence"], table["accuracy"], areas, color=PALETTE[1], clip_on=False)
         axis.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy", title=name, aspect="equal")
         axis.grid(alpha=0.25)
-    figure.suptitle(title, fontweight="bold")
     return figure
 
 
@@ -188,11 +184,8 @@ def robustness(accuracy: pd.DataFrame, unfamiliar: pd.DataFrame, count: int, bas
     count: of the items that were answered, those that look different. baseline: the accuracy of always giving the
     most frequent answer.
     """
-    columns = 3
-    figure, axes = grid(-(-len(accuracy) // columns), columns, 2.3)
-    for axis in axes.flat[len(accuracy) :]:
-        axis.axis("off")
-    for axis, (kind, values) in zip(axes.flat, accuracy.iterrows(), strict=False):
+    figure, axes = tiles(len(accuracy), 3, 2.3, title)
+    for axis, (kind, values) in zip(axes, accuracy.iterrows(), strict=True):
         ends = [uncertainty.wilson(round(value * count), count) for value in values]
         axis.fill_between(values.index, *zip(*ends, strict=True), color=PALETTE[1], alpha=0.15, linewidth=0)
         axis.plot(values.index, values, "o-", color=PALETTE[1], markersize=4, label="accuracy of items")
@@ -201,12 +194,11 @@ def robustness(accuracy: pd.DataFrame, unfamiliar: pd.DataFrame, count: int, bas
         axis.set(ylim=(0, 1.02), title=kind)
         axis.set_xticks(list(values.index))
         axis.grid(alpha=0.25)
-    for axis in axes[-1]:
+    for axis in axes[-3:]:
         axis.set_xlabel("strength (0: as it is)")
-    for axis in axes[:, 0]:
+    for axis in axes[::3]:
         axis.set_ylabel("share")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    figure.suptitle(title, fontweight="bold")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 

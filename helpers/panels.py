@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from PIL import ImageColor
 from scipy import ndimage
 
-from helpers.plots import WIDTH, grid, note
+from helpers.plots import WIDTH, grid, note, tiles
 
 BOX_COLOR = "#E69F00"
 
@@ -32,20 +32,17 @@ def gallery(
     """
     if len(images) == 0:
         return note(title or "Nothing to show")
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
     height, width = images[0].shape[:2]
-    figure, axes = grid(rows, columns, WIDTH / columns * height / width + 0.35)
-    for index, axis in enumerate(axes.flat):
+    row_height = WIDTH / min(columns, len(images)) * height / width + 0.35
+    figure, axes = tiles(len(images), columns, row_height, title)
+    for index, (axis, image) in enumerate(zip(axes, images, strict=True)):
         axis.axis("off")
-        if index < len(images):
-            axis.imshow(images[index])
-            axis.set_title(titles[index], fontsize=9)
-            for box in boxes[index] if boxes else []:
-                _draw_box(axis, box)
-            if len(windows):
-                _show_window(axis, images[index], windows[index])
-    figure.suptitle(title, fontweight="bold")
+        axis.imshow(image)
+        axis.set_title(titles[index], fontsize=9)
+        for box in boxes[index] if boxes else []:
+            _draw_box(axis, box)
+        if len(windows):
+            _show_window(axis, image, windows[index])
     return figure
 
 

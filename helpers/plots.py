@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -34,6 +35,16 @@ def grid(rows: int, columns: int, row_height: float) -> tuple[Figure, np.ndarray
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def tiles(count: int, most_columns: int, row_height: float, title: str) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels of one size, row by row, and these panels."""
+    columns = min(most_columns, count)
+    figure, axes = grid(math.ceil(count / columns), columns, row_height)
+    for axis in axes.flat[count:]:
+        axis.axis("off")
+    figure.suptitle(title, fontweight="bold")
+    return figure, list(axes.flat[:count])
 
 
 def note(text: str) -> Figure:
@@ -181,11 +192,8 @@ def region_times(summary: pd.DataFrame, title: str) -> Figure:
     if summary.empty:
         return note("No region is known: neither damage boxes nor a camera that stands still")
     parts, methods = summary.groupby(["network", "view"], sort=False), list(dict.fromkeys(summary["method"]))
-    columns = min(2, len(parts))
-    figure, axes = grid(-(-len(parts) // columns), columns, 0.3 * len(methods) + 0.8)
-    for axis in axes.flat[len(parts) :]:
-        axis.axis("off")
-    for ((name, view), part), axis in zip(parts, axes.flat, strict=False):
+    figure, axes = tiles(len(parts), 2, 0.3 * len(methods) + 0.8, title)
+    for ((name, view), part), axis in zip(parts, axes, strict=True):
         for region, own in part.groupby("region", sort=False):
             aside = 0.22 * (list(_REGION_LOOKS).index(region) - 1)
             places = [methods.index(method) + aside for method in own["method"]]
@@ -197,7 +205,6 @@ def region_times(summary: pd.DataFrame, title: str) -> Figure:
             xlim=(0, 1.03 * max(1.1, summary[["times", "times high"]].max(axis=None))), ylim=(len(methods) - 0.4, -0.6)
         )
         axis.set(title=", ".join(filter(None, (name, view))), xlabel="times the attribution of chance")
-    handles = {name: drawn for axis in axes.flat for drawn, name in zip(*axis.get_legend_handles_labels(), strict=True)}
+    handles = {name: drawn for axis in axes for drawn, name in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
-    figure.suptitle(title, fontweight="bold")
     return figure

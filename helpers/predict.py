@@ -78,7 +78,7 @@ def _answered(batch: list[Seen], run: novelty.Run, card: dict, device: torch.dev
     if usable.any():
         images = torch.stack([one.pixels for one in batch if one.pixels is not None])
         views = [one.view for one in batch if one.pixels is not None]
-        logits, unfamiliar = run(normalize(images.to(device), **card["normalization"]), views)
+        logits, unfamiliar = run(normalize(compute.to_device(images, device), **card["normalization"]), views)
         found[usable] = (logits / card["temperature"]).softmax(1).cpu()
         remarks[usable] = np.where((remarks[usable] == "") & unfamiliar, UNFAMILIAR, remarks[usable])
         problems[usable & np.isnan(found).any(1)] = NO_NUMBER
@@ -240,9 +240,7 @@ def _from_here(photos: str) -> str:
     if sources.is_address(photos):
         return photos
     session.resolve(photos)  # refuses what is no path
-    path = str(Path(photos).expanduser().resolve())
-    sources.require_photos(path)
-    return path
+    return sources.locate(str(Path(photos).expanduser().resolve()))
 
 
 def _tell(table: pd.DataFrame, seconds: float, members: dict[str, Model]) -> None:

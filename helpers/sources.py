@@ -107,7 +107,7 @@ def photos(where: str) -> Iterator[Photo]:
         with tempfile.TemporaryDirectory() as folder:  # fetched anew each time: what stands there may change
             yield from photos(str(download(where, None, Path(folder))))
         return
-    path = session.resolve(where)
+    path = Path(where)
     if path.is_file() and (path.suffix.lower() in EXTENSIONS or not (path.suffix or zipfile.is_zipfile(path))):
         yield path.name, path.read_bytes()
         return
@@ -127,10 +127,17 @@ def photos(where: str) -> Iterator[Photo]:
             yield name, data
 
 
-def require_photos(where: str) -> None:
-    """Raise FileNotFoundError, before any work, for a path that `photos` would not find."""
-    if where and not is_address(where) and not session.resolve(where).exists():
+def locate(where: str) -> str:
+    """What a parameter names for `photos`: "" or an address as it is, a path as `session.resolve` finds it.
+
+    Raises FileNotFoundError, before any work, for a path that is not there.
+    """
+    if not where or is_address(where):
+        return where
+    path = session.resolve(where)
+    if not path.exists():
         raise FileNotFoundError(f"{where} is missing: give the path of a photo, a folder or a zip, or an address")
+    return str(path)
 
 
 def is_address(where: str) -> bool:

@@ -43,10 +43,8 @@ def assign_splits(
         for split, fraction, leave in draws:
             if split in came_divided:
                 continue
-            splits = groups.loc[items.index, "split"]
-            free, held = items[splits == ("train" if came_divided else "")], items[splits == split].sum()
-            wanted = max(round(fraction * items.sum()), 0 if held else free.min())
-            groups.loc[_draw(free, wanted - held, leave, generator), "split"] = split
+            from_split, wanted = "train" if came_divided else "", round(fraction * items.sum())
+            groups["split"] = _filled(groups["split"], items, from_split, split, wanted, leave, generator)
     groups["split"] = groups["split"].replace("", "train")
     divided = photos.assign(split=photos["group"].map(groups["split"]))
     _check_splits(divided, moved)
@@ -74,10 +72,7 @@ def assign_counts(photos: pd.DataFrame, *, train: int, validation: int, seed: in
         chosen = max(min(validation, max(1, total // 5)), items.min())
         learned = min(train, total - chosen - max(1, total // 10))
         for split, wanted, leave in (("validation", chosen, 2), ("train", learned, 1)):
-            now = splits[items.index]
-            free, held = items[now == "test"], items[now == split].sum()
-            wanted = max(wanted, 0 if held else free.min())
-            splits[_draw(free, wanted - held, leave, generator)] = split
+            splits = _filled(splits, items, "test", split, wanted, leave, generator)
     divided = photos.assign(split=photos["group"].map(splits))
     _check_splits(divided, photos.iloc[:0])
     return divided
@@ -93,6 +88,25 @@ def _items_by_label(photos: pd.DataFrame) -> list[pd.Series]:
     """For each label how many of its items each group holds; one with items of two labels stands in both."""
     counts = photos.groupby(["label", "group"])["item"].nunique()
     return [counts[label] for label in sorted(photos["label"].unique())]
+
+
+def _filled(
+    splits: pd.Series,
+    items: pd.Series,
+    source: str,
+    target: str,
+    wanted: int,
+    leave: int,
+    generator: np.random.Generator,
+) -> pd.Series:
+    """The split of each group, some drawn out of `source` until `target` holds so many items, or its smallest group.
+
+    items: how many of a label each group holds. leave: so many of its groups stay in `source`.
+    """
+    own = splits[items.index]
+    free, held = items[own == source], items[own == target].sum()
+    wanted = max(wanted, 0 if held else free.min())
+    return splits.where(~splits.index.isin(_draw(free, wanted - held, leave, generator)), target)
 
 
 def _draw(items: pd.Series, wanted: int, leave: int, generator: np.random.Generator) -> list[int]:

@@ -275,8 +275,8 @@ def test_a_part_of_a_zip_is_no_photo_and_a_photo_needs_no_extension(tmp_path):
 def test_photos_of_a_path_that_is_not_there_are_missed_before_any_work(tmp_path):
     (tmp_path / "a.jpg").touch()
     for where in ("", str(tmp_path), str(tmp_path / "a.jpg"), "https://example.org/a.jpg"):
-        sources.require_photos(where)
+        assert sources.locate(where) == where
     with pytest.raises(FileNotFoundError, match=r"b\.jpg is missing: give the path of a photo, a folder or a zip"):
-        sources.require_photos(str(tmp_path / "b.jpg"))
+        sources.locate(str(tmp_path / "b.jpg"))
     with pytest.raises(FileNotFoundError, match="trashnet is missing"):
-        sources.require_photos("trashnet")  # a name of raw data, not of photos to answer
+        sources.locate("trashnet")  # a name of raw data, not of photos to answer
