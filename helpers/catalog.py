@@ -53,7 +53,10 @@ class Dataset(NamedTuple):
 def scan(
     archive: Archive, progress: Callable[[Iterable], Iterable] = iter, *, group_look_alikes: bool = True
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The usable photos of a raw archive and the findings, as `checks.check_photos` gives them."""
+    """The usable photos of a raw archive and the findings, as `checks.check_photos` gives them.
+
+    Raises LayoutError where the names tell no labels, and what `checks.check_photos` raises.
+    """
     photos, misfits = read_layout(archive.names)
     table, findings = check_photos(archive, photos, progress, group_look_alikes=group_look_alikes)
     misfit_rows = pd.DataFrame([(name, reason, LEFT_OUT) for name, reason in misfits], columns=findings.columns)

@@ -50,6 +50,7 @@ def check_photos(
     other.
     progress: wraps the list of photos, to show how far it is. group_look_alikes: False where photos of
     different things look the same, as those of parts that lie alike under a fixed camera; then items alone group.
+    Raises ValueError where too many photos look alike to be compared.
     """
     rows = list(photos.itertuples(index=False))
     looks = list(threaded(lambda row: _look(archive, row), progress(rows)))

@@ -168,10 +168,10 @@ def _answers(
         model = training.fit(architecture, weights, dataset, images, views, recipe, device, **how)
         rows = {split: rows_where(dataset.catalog, split=split, view=views) for split in parts}
         truth = labels[rows["validation"]]
-        model.card["mirrored"], found = inference.look(model, images, rows["validation"], truth, device)
-        temperature = calibration.temperature(found, truth)
+        look, _ = inference.looks(model, images, rows["validation"], truth, device)
+        model.card["mirrored"] = look.mirrored
         tested = inference.probabilities(model, images, rows["test"], device)
-        for split, given in (("validation", found), ("test", tested)):
-            sure = calibration.with_temperature(given, temperature)
+        for split, given in (("validation", look.probabilities), ("test", tested)):
+            sure = calibration.with_temperature(given, look.temperature)
             parts[split].append(evaluation.predictions(dataset.catalog.iloc[rows[split]], sure, dataset.classes))
     return {split: pd.concat(tables, ignore_index=True) for split, tables in parts.items()}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from sklearn.metrics import log_loss
@@ -35,22 +38,36 @@ def probabilities(
     return found.numpy()
 
 
-def look(
-    model: Model, images: Array, rows: np.ndarray, labels: np.ndarray, device: torch.device
-) -> tuple[bool, np.ndarray]:
-    """Whether it pays to look at each image twice, as it is and mirrored; and the probabilities (len(rows), C) of that.
+class Look(NamedTuple):
+    """How a network answers validation images where it looks at each once, or twice: as it is, and mirrored."""
 
-    It pays where the log loss of these validation images falls by it, of each way with the temperature that suits it
-    best: a mean of two looks is less sure than one, which is no merit. labels: (len(rows),), each a class's number.
+    mirrored: bool
+    probabilities: np.ndarray  # (N, C), not calibrated
+    temperature: float  # the one that suits them best
+    loss: float  # their log loss with it
+
+
+def looks(
+    model: Model,
+    images: Array,
+    rows: np.ndarray,
+    labels: np.ndarray,
+    device: torch.device,
+    batch_size: int = _BATCH_SIZE,
+) -> list[Look]:
+    """Both ways to look at the validation images in these rows, the better one first: that of the lower loss.
+
+    Each is judged with a temperature of its own: a mean of two looks is less sure than one, which is no merit.
+    labels: (len(rows),), each a class's number. Raises what `probabilities` and `calibration.temperature` raise.
     """
-    found, losses = {}, {}
+    found = []
     for mirrored in (False, True):
         asked = Model(model.network, model.card | {"mirrored": mirrored})
-        found[mirrored] = own = probabilities(asked, images, rows, device)
-        sure = calibration.with_temperature(own, calibration.temperature(own, labels))
-        losses[mirrored] = log_loss(labels, sure, labels=range(own.shape[1]))
-    pays = bool(losses[True] < losses[False])
-    return pays, found[pays]
+        own = probabilities(asked, images, rows, device, batch_size)
+        temperature = calibration.temperature(own, labels)
+        sure = calibration.with_temperature(own, temperature)
+        found.append(Look(mirrored, own, temperature, log_loss(labels, sure, labels=range(own.shape[1]))))
+    return sorted(found, key=attrgetter("loss"))
 
 
 def milliseconds_per_image(model: Model, images: Array, device: torch.device) -> float:

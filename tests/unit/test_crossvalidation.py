@@ -125,10 +125,12 @@ def test_each_fold_is_looked_at_as_its_validation_items_say(many, tmp_path, monk
         asked.append(model.card["mirrored"])
         return probabilities(model, *what)
 
+    def looks(model, pixels, rows, labels, device):
+        better = crossvalidation.inference.Look(next(verdicts), probabilities(model, pixels, rows, device), 1.0, 0.5)
+        return [better, better._replace(mirrored=not better.mirrored)]
+
     verdicts = iter([True, False, True])
-    monkeypatch.setattr(
-        crossvalidation.inference, "look", lambda *what: (next(verdicts), probabilities(*what[:3], what[4]))
-    )
+    monkeypatch.setattr(crossvalidation.inference, "looks", looks)
     monkeypatch.setattr(crossvalidation.inference, "probabilities", noted)
     answers(many, candidate([recipes.Phase("head", "head", 1)]), tmp_path)
     assert asked == [True, False, True]

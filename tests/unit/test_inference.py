@@ -53,11 +53,12 @@ def test_it_pays_to_look_twice_where_the_mirror_image_is_called_better():
     left[..., 0] = 255
     unscaled = {"mean": [0.0] * 3, "deviation": [1.0] * 3}
     for pixels, label, pays in ((left, 0, False), (left, 1, True)):
-        found, probabilities = inference.look(carded(network, unscaled), pixels, np.arange(1), np.array([label]), CPU)
-        assert found is pays
+        look, other = inference.looks(carded(network, unscaled), pixels, np.arange(1), np.array([label]), CPU)
+        assert (look.mirrored, other.mirrored) == (pays, not pays)
+        assert look.loss < other.loss
         model = carded(network, unscaled, mirrored=pays)
         expected = inference.probabilities(model, pixels, np.arange(1), CPU)
-        np.testing.assert_array_equal(probabilities, expected)
+        np.testing.assert_array_equal(look.probabilities, expected)
 
 
 def test_a_look_that_is_only_less_sure_does_not_pay():
@@ -69,8 +70,8 @@ def test_a_look_that_is_only_less_sure_does_not_pay():
     left[..., 0] = 255
     unscaled = {"mean": [0.0] * 3, "deviation": [1.0] * 3}
     images, labels = torch.cat([left, left.flip(3)]), np.array([0, 0, 1, 1, 1, 0])
-    found, _ = inference.look(carded(network, unscaled), images, np.arange(6), labels, CPU)
-    assert found is False
+    look, _ = inference.looks(carded(network, unscaled), images, np.arange(6), labels, CPU)
+    assert not look.mirrored
 
 
 def test_the_time_of_an_image_is_its_part_of_that_of_all(network, halves, monkeypatch):
