@@ -41,7 +41,12 @@ def new_card(
     weights: str,
     normalization: dict[str, list[float]],
 ) -> dict[str, object]:
-    """The beginnings of a network's card; the recipe, the history and the metrics come when they are known.
+    """The beginnings of a network's card; what a notebook finds out about the network later comes on top of it.
+
+    That is: training, the recipe, and history, a row for each epoch (both of `training.fit`); chosen, whether the
+    notebook prefers this network; metrics, its scores (of 02 a list, a row for each view); decision (of 02), with
+    defect, share, views, the thresholds of `decisions.Decision`, the costs of `decisions.Costs` and, of the chosen
+    network, test, how many known items with the defect it missed; split (of 06), how the data set was divided.
 
     size: (height, width) in px of the input. weights: as given to `networks.build`. Logits are to be divided by the
     temperature, 1 until it is fitted; below the threshold of the highest probability the answer is "not sure". stored:
@@ -167,9 +172,10 @@ def _check(card: dict, network: nn.Module) -> None:
         "deviation": all(0 < value < math.inf for value in look["deviation"]),
         "temperature": 0 < card["temperature"] < math.inf,
         "threshold": card["threshold"] >= 0,
-        "stored": card["stored"] is None or isinstance(card["stored"], dict),
-        "backgrounds": isinstance(card["backgrounds"], dict),
-        "unrolled": all({"view", "background", "box", "usual"} <= set(one) for one in card["unrolled"].values()),
+        "stored": card["stored"] is None or {"height", "width"} <= set(card["stored"]),
+        "backgrounds": _are_backgrounds(card["backgrounds"].values()),
+        "unrolled": all({"view", "background", "box", "usual"} <= set(one) for one in card["unrolled"].values())
+        and _are_backgrounds(one["background"] for one in card["unrolled"].values()),
         "fusing": isinstance(card["fusing"], dict),
         "decision": decided and (not decision or decision["defect"] in classes),
         "test of the decision": all(0 <= tested[name] <= tested["known"] for name in tested),
@@ -177,6 +183,10 @@ def _check(card: dict, network: nn.Module) -> None:
     }
     if wrong := [name for name, holds in right.items() if not holds]:
         raise ValueError(f"{', '.join(wrong)} cannot be right")
+
+
+def _are_backgrounds(parts: Iterable[dict]) -> bool:
+    return all({"pictures", "roughly", "straighten"} <= set(one) and one["pictures"] for one in parts)
 
 
 def _load_features(archive: Archive, name: str, network: nn.Module, views: Iterable[str]) -> dict[str, torch.Tensor]:

@@ -182,9 +182,10 @@ DECISION = {"defect": "blue", "views": [], "pass_below": 0.1, "reject_from": 0.9
         ({"input": {"height": 0, "width": 32}}, "input"),
         ({"input": {"height": 20.5, "width": 32}}, "input"),
         ({"threshold": -1.0}, "threshold"),
-        ({"backgrounds": []}, "backgrounds"),
+        ({"backgrounds": {"side": {"roughly": True, "straighten": False}}}, "backgrounds"),
+        ({"backgrounds": {"side": {"pictures": [], "roughly": True, "straighten": False}}}, "backgrounds"),
+        ({"stored": {"height": 10}}, "stored"),
         ({"unrolled": {"side unrolled": {"view": "side"}}}, "unrolled"),
-        ({"stored": 3}, "stored"),
         ({"fusing": []}, "fusing"),
     ],
 )
@@ -194,7 +195,7 @@ def test_a_card_that_would_answer_wrongly_is_refused(small, card, comparison, tm
         cards.load_models(tmp_path / "models.zip")
 
 
-@pytest.mark.parametrize("facts", [{"unrolled": []}, {"decision": ["blue"]}])
+@pytest.mark.parametrize("facts", [{"unrolled": []}, {"decision": ["blue"]}, {"backgrounds": []}, {"stored": 3}])
 def test_a_part_of_a_card_of_another_kind_is_refused(small, card, comparison, tmp_path, facts):
     cards.save_models(tmp_path / "models.zip", {"one": cards.Model(small, card | facts)}, comparison)
     with pytest.raises(ArchiveError, match=r"one cannot be read .*make it again, with the notebook that wrote it"):
