@@ -76,7 +76,7 @@ def prepare(
     if len(frozen) == 0:
         return _live(lambda images: images, examples, setting, copies or epochs)
     wanted = copies_wanted(epochs, copies)
-    run = compute.inference(frozen, setting.device)
+    run = compute.as_function(frozen, setting.device)
     needed = _bytes_needed(run, examples, setting, wanted)
     room = distributed.from_first(_room(setting.cache, _digest(frozen)))
     if wanted and needed <= max(arrays.MEMORY_BYTES, room / 2):
@@ -95,7 +95,7 @@ def fits(frozen: nn.Module, examples: Examples, setting: Setting, copies: int) -
     """Whether anything is frozen, and what it gives fits into memory."""
     if len(frozen) == 0:
         return False
-    return _bytes_needed(compute.inference(frozen, setting.device), examples, setting, copies) <= arrays.MEMORY_BYTES
+    return _bytes_needed(compute.as_function(frozen, setting.device), examples, setting, copies) <= arrays.MEMORY_BYTES
 
 
 def remember(
@@ -106,7 +106,7 @@ def remember(
     All stay in memory up to `arrays.MEMORY_BYTES`, else in files, whose names are digests of all that the values depend
     on: another weight, pixel or setting has another file. Several processes share the work.
     """
-    run = compute.inference(frozen, setting.device)
+    run = compute.as_function(frozen, setting.device)
     needed = _bytes_needed(run, examples, setting, copies)
     digest = _digest(frozen) if needed > arrays.MEMORY_BYTES else ""
     count = copies * len(examples.train) + len(examples.validation)

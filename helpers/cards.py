@@ -53,7 +53,7 @@ def new_card(
     height and width in px that photos are shrunk to fit into first, if at all. backgrounds: by view, what photos are
     cut out against (`crops.find_backgrounds`). unrolled: by view, how it is made of another (`unrolling.unroll`).
     fusing: the weight of each view (`fusing.fuse_views`). mirrored: whether each photo is looked at twice
-    (`compute.inference`). novelty_thresholds: by view, see `novelty.fit`.
+    (`compute.as_function`). novelty_thresholds: by view, see `novelty.fit`.
     """
     return {
         "format_version": FORMAT_VERSION,

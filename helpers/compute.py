@@ -91,7 +91,7 @@ def enough_memory(remedy: str) -> Iterator[None]:
         raise MemoryError(f"The GPU has too little memory for this: {remedy}") from error
 
 
-def inference(
+def as_function(
     module: nn.Module, device: torch.device, *, mirrored: bool = False
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """The module as a fast function without gradients, from what it takes, on the device, to float32.

@@ -41,7 +41,7 @@ def deletion_and_insertion(subject: Subject, maps: np.ndarray, baseline: str) ->
     fall soon and the second one rise soon: the mean over a curve is about the area below it.
     Source: Petsiuk, Das and Saenko (2018), RISE: Randomized Input Sampling for Explanation of Black-box Models.
     """
-    run = compute.inference(subject.network, subject.device)
+    run = compute.as_function(subject.network, subject.device)
     deleted, inserted = [], []
     for values, inputs, start, target in _each(subject, maps, baseline):
         rank = np.empty(values.size, int)
@@ -61,7 +61,7 @@ def infidelity(subject: Subject, maps: np.ndarray, baseline: str, seed: int) -> 
     Source: Yeh et al. (2019), On the (In)fidelity and Sensitivity of Explanations, normalized by the optimal factor
     that is not negative, and by the mean square of the changes.
     """
-    run, found = compute.inference(subject.network, subject.device), []
+    run, found = compute.as_function(subject.network, subject.device), []
     squares = _squares(*maps.shape[1:], np.random.default_rng(seed))
     masks = torch.from_numpy(squares)[:, None].to(subject.device)
     for values, inputs, start, target in _each(subject, maps, baseline):

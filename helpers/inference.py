@@ -26,11 +26,11 @@ def probabilities(
 ) -> np.ndarray:
     """(len(rows), C), not calibrated, of the images (N, 3, H, W) uint8 in these rows, normalized as the card says.
 
-    Where the card says that it is mirrored, see `compute.inference`. The network is left as it was.
+    Where the card says that it is mirrored, see `compute.as_function`. The network is left as it was.
     Raises FloatingPointError where what it gives is no number, as half precision may bring about.
     """
     network, card = model.network, model.card
-    run = compute.inference(network, device, mirrored=card["mirrored"])
+    run = compute.as_function(network, device, mirrored=card["mirrored"])
     seen = normalized_batches(images, rows, card["normalization"], device, batch_size)
     found = torch.cat([run(batch).softmax(1).cpu() for batch in seen])
     if lost := int(found.isnan().any(1).sum()):
@@ -73,5 +73,5 @@ def looks(
 def milliseconds_per_image(model: Model, images: Array, device: torch.device) -> float:
     """Time of one image in a batch of 32, normalization included; see `compute.milliseconds`."""
     network, card = model.network, model.card
-    run, pixels = compute.inference(network, device, mirrored=card["mirrored"]), images[:_BATCH_SIZE].to(device)
+    run, pixels = compute.as_function(network, device, mirrored=card["mirrored"]), images[:_BATCH_SIZE].to(device)
     return compute.milliseconds(lambda: run(normalize(pixels, **card["normalization"])).cpu()) / len(pixels)

@@ -66,7 +66,7 @@ def answers(
     The probabilities are those of `inference.probabilities`, not calibrated; both take one pass. views: (N,), as for
     `fit`. corruption: what is done to each batch of images (M, 3, H, W) uint8 before, see `corruptions.corrupt`.
     """
-    run, probabilities, unfamiliar, done = inference(model, device), [], [], 0
+    run, probabilities, unfamiliar, done = answering(model, device), [], [], 0
     for batch in normalized_batches(images, rows, model.card["normalization"], device, corruption=corruption):
         logits, strange = run(batch, views[rows[done : done + len(batch)]])
         probabilities.append(logits.softmax(1).cpu())
@@ -75,13 +75,13 @@ def answers(
     return torch.cat(probabilities).numpy(), np.concatenate(unfamiliar)
 
 
-def inference(model: Model, device: torch.device) -> Run:
+def answering(model: Model, device: torch.device) -> Run:
     """The model as a function of normalized images (N, 3, H, W) and their N views: logits (N, C), and (N,) unfamiliar.
 
-    The logits are those of `compute.inference`, of two looks where the card says so. An image of a view that the card
+    The logits are those of `compute.as_function`, of two looks where the card says so. An image of a view that the card
     does not know is unfamiliar if it would be in every view. Without features, nothing is.
     """
-    body, head = (compute.inference(part, device) for part in stages.split(model.network, stages.HEAD))
+    body, head = (compute.as_function(part, device) for part in stages.split(model.network, stages.HEAD))
     judge = _judge(model, device)
 
     def run(images: torch.Tensor, views: Sequence[str]) -> tuple[torch.Tensor, np.ndarray]:
@@ -139,6 +139,6 @@ def _judge(model: Model, device: torch.device) -> Callable[[torch.Tensor, Sequen
 
 def _directions(model: Model, images: Array, rows: np.ndarray, device: torch.device) -> Iterator[torch.Tensor]:
     """The features of the images in these rows, of length 1, (M, D) a batch after the other."""
-    body = compute.inference(stages.split(model.network, stages.HEAD)[0], device)
+    body = compute.as_function(stages.split(model.network, stages.HEAD)[0], device)
     for batch in normalized_batches(images, rows, model.card["normalization"], device):
         yield direction(body(batch))

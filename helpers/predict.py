@@ -61,7 +61,7 @@ def answers(model: Model, photos: Iterable[Photo], device: torch.device) -> pd.D
     unlike all that the network learned from. Then, and where the highest probability is below the card's threshold, the
     answer is NOT_SURE. What cannot be used has no answer, and its problem says why.
     """
-    run = novelty.inference(model, device)
+    run = novelty.answering(model, device)
     seen = threaded(lambda photo: _seen(*photo, model.card), photos)
     tables = [_answered([], run, model.card, device)]
     while batch := list(islice(seen, _BATCH_SIZE)):
@@ -70,7 +70,7 @@ def answers(model: Model, photos: Iterable[Photo], device: torch.device) -> pd.D
 
 
 def _answered(batch: list[Seen], run: novelty.Run, card: dict, device: torch.device) -> pd.DataFrame:
-    """A row for each, as `answers` says it. run: of `novelty.inference`."""
+    """A row for each, as `answers` says it. run: of `novelty.answering`."""
     classes = card["classes"]
     found = np.full((len(batch), len(classes)), np.nan)
     remarks, problems = (np.array([getattr(one, what) for one in batch], object) for what in ("remark", "problem"))
@@ -168,7 +168,7 @@ def decide(members: dict[str, Model], photos: Iterable[Photo], device: torch.dev
     taken = {card["unrolled"][view]["view"] if view in card["unrolled"] else view for view in views}
     known = " or ".join(f"serial_{view}" for view in sorted(taken))
     unknown = f"its view is not known: name it {known}, or put it into a folder named after the view"
-    runs = {key: novelty.inference(model, device) for key, model in members.items()}
+    runs = {key: novelty.answering(model, device) for key, model in members.items()}
 
     def see(photo: Photo) -> tuple[str, Seen]:
         name, data = photo

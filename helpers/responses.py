@@ -51,7 +51,7 @@ def _maxima(
     network: nn.Module, images: Array, rows: np.ndarray, normalization: dict[str, list[float]], device: torch.device
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """By stage: (M, C), the maximum of each channel in each photo, and (M, C, 4), the square around its place."""
-    runs = {name: compute.inference(part, device) for name, part in stages(network).items() if name != HEAD}
+    runs = {name: compute.as_function(part, device) for name, part in stages(network).items() if name != HEAD}
     found: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {name: [] for name in runs}
     for batch in normalized_batches(images, rows, normalization, device, _BATCH_SIZE):
         given = batch

@@ -54,7 +54,7 @@ def test_inference_is_the_evaluation_of_the_network_and_leaves_it_alone(training
     before = copy.deepcopy(network.state_dict())
     with torch.no_grad():
         expected = copy.deepcopy(network).eval()(pixels)
-    torch.testing.assert_close(compute.inference(network, CPU)(pixels), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(compute.as_function(network, CPU)(pixels), expected, rtol=1e-4, atol=1e-5)
     assert all(layer.training is training for layer in network.modules())
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
@@ -64,7 +64,7 @@ def test_a_cpu_with_bfloat16_computes_in_it():
     network = built("resnet18")
     with compute.autocast(network, CPU, learning=True):
         assert network(torch.randn(2, 3, 64, 64)).dtype == torch.bfloat16
-    assert compute.inference(network, CPU)(torch.randn(2, 3, 64, 64)).dtype == torch.float32
+    assert compute.as_function(network, CPU)(torch.randn(2, 3, 64, 64)).dtype == torch.float32
 
 
 @pytest.mark.usefixtures("half_precision")

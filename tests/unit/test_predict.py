@@ -423,7 +423,7 @@ def test_a_photo_without_a_number_has_a_problem_and_the_others_their_answers(lin
         logits = torch.stack([torch.full((len(views),), 3.0), pixels[:, 0].amax((1, 2)) * torch.inf], 1)
         return logits, [False] * len(views)
 
-    monkeypatch.setattr(predict.novelty, "inference", lambda model, device: overflowing)
+    monkeypatch.setattr(predict.novelty, "answering", lambda model, device: overflowing)
     line["both"].card["normalization"] = {"mean": [0.5] * 3, "deviation": [1.0] * 3}  # blue -inf, red inf
     photos = [(f"{item}_{view}.png", data) for item, data in (("1", BLUE_PHOTO), ("2", RED_PHOTO)) for view in VIEWS]
     table = predict.decide(line, photos, CPU)
