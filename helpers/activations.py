@@ -78,7 +78,7 @@ def prepare(
     wanted = copies_wanted(epochs, copies)
     run = compute.as_function(frozen, setting.device)
     needed = _bytes_needed(run, examples, setting, wanted)
-    room = distributed.from_first(_room(setting.cache, _digest(frozen)))
+    room = distributed.from_first(_room(setting.cache, _digest(frozen, examples, setting)))
     if wanted and needed <= max(arrays.MEMORY_BYTES, room / 2):
         return inputs_from(remember(frozen, examples, setting, wanted, report), examples, setting)
     why = f"{wanted} copies take {_readable(needed)}, and {_readable(room)} are free" if wanted else "as asked"
@@ -108,7 +108,7 @@ def remember(
     """
     run = compute.as_function(frozen, setting.device)
     needed = _bytes_needed(run, examples, setting, copies)
-    digest = _digest(frozen) if needed > arrays.MEMORY_BYTES else ""
+    digest = _digest(frozen, examples, setting) if needed > arrays.MEMORY_BYTES else ""
     count = copies * len(examples.train) + len(examples.validation)
     place = setting.cache if digest else "memory"
     report(
@@ -159,7 +159,7 @@ def _live(run: Function, examples: Examples, setting: Setting, copies: int) -> I
 
 
 def _near(images: Array, setting: Setting) -> Array:
-    """The images on the device, where they fit into what activations may take there, also those in a file on a GPU."""
+    """The images on the device, if what activations may take there is enough. On a GPU also those that a file holds."""
     in_reach = isinstance(images, torch.Tensor) or setting.device.type == "cuda"
     return images[:].to(setting.device) if in_reach and arrays.fits_on(setting.device, images.nbytes) else images
 
@@ -168,8 +168,7 @@ def _remember(run: Function, source: tuple[Array, np.ndarray], setting: Setting,
     """(copies * rows, ...) of rows of images, in memory or, where the frozen part's digest is given, in a file."""
     images, rows = source
     shape = (copies * len(rows), *_shape(run, images, setting))
-    how = setting.seed, setting.augmentation, setting.normalization
-    facts = [_FORMAT, digest, *how, shape, setting.device.type, torch.__version__]
+    facts = [_FORMAT, digest, shape, setting.device.type, torch.__version__]
     parts = _compute(run, images, rows, setting, copies)
     if not digest:
         return arrays.collect(parts, shape, np.float16, setting.cache, arrays.MEMORY_BYTES)
@@ -209,9 +208,10 @@ def _bytes_needed(run: Function, examples: Examples, setting: Setting, copies: i
     return arrays.bytes_of((count, *_shape(run, examples.images, setting)), np.float16)
 
 
-def _digest(frozen: nn.Module) -> str:
-    """Of the layers and all their numbers."""
-    digest = hashlib.sha256(str(frozen).encode())
+def _digest(frozen: nn.Module, examples: Examples, setting: Setting) -> str:
+    """Of the layers and all their numbers, and of which images they are asked about, and how these are changed."""
+    how = json.dumps([setting.seed, setting.augmentation, setting.normalization])
+    digest = hashlib.sha256(f"{frozen} {how}".encode() + examples.train.tobytes() + examples.validation.tobytes())
     for name, tensor in frozen.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
@@ -227,12 +227,12 @@ def _pixels_digest(images: Array, rows: np.ndarray, facts: str) -> str:
 
 
 def _files_of(digest: str) -> str:
-    """How the names of the files begin that hold what a frozen part of this digest gives."""
+    """How the names of the files of a run with this digest begin."""
     return f"activations-{digest[:16]}-"
 
 
 def _room(folder: Path, digest: str) -> int:
-    """Bytes that are free for files in the folder, or taken by those of an earlier run of the same frozen part.
+    """Bytes that are free for files in the folder, or taken by those of an earlier run with the same digest.
 
     So a run that goes on decides as it did when it began.
     """

@@ -18,9 +18,10 @@ from torch import nn
 from helpers import networks
 from helpers.archives import Archive, ArchiveError, write_zip
 from helpers.catalog import Dataset
+from helpers.photos import from_text
 from helpers.stages import head_of
 
-FORMAT_VERSION = 10
+FORMAT_VERSION = 11
 _FEATURES = "features.safetensors"  # a network's member of `models.zip`, where it knows what it learned from
 
 
@@ -175,7 +176,8 @@ def _check(card: dict, network: nn.Module) -> None:
         "stored": card["stored"] is None or {"height", "width"} <= set(card["stored"]),
         "backgrounds": _are_backgrounds(card["backgrounds"].values()),
         "unrolled": all({"view", "background", "box", "usual"} <= set(one) for one in card["unrolled"].values())
-        and _are_backgrounds(one["background"] for one in card["unrolled"].values()),
+        and _are_backgrounds(one["background"] for one in card["unrolled"].values())
+        and all(from_text(one["usual"]) for one in card["unrolled"].values()),
         "fusing": isinstance(card["fusing"], dict),
         "decision": decided and (not decision or decision["defect"] in classes),
         "test of the decision": all(0 <= tested[name] <= tested["known"] for name in tested),
@@ -186,7 +188,11 @@ def _check(card: dict, network: nn.Module) -> None:
 
 
 def _are_backgrounds(parts: Iterable[dict]) -> bool:
-    return all({"pictures", "roughly", "straighten"} <= set(one) and one["pictures"] for one in parts)
+    """Whether they are whole. Raises ValueError where a picture is none."""
+    return all(
+        {"pictures", "roughly", "straighten"} <= set(one) and len(list(map(from_text, one["pictures"])))
+        for one in parts
+    )
 
 
 def _load_features(archive: Archive, name: str, network: nn.Module, views: Iterable[str]) -> dict[str, torch.Tensor]:

@@ -18,7 +18,7 @@ _LEAST_OF_OTSU = 0.4  # Otsu's threshold finds the bright sides of a carton; its
 _RIM = 1.2  # of what is cut out, over the extent of the thing in it
 _MARGIN = 0.05  # of a thing's size (the root of its area), around it, that stays visible
 _SMALLEST, _LARGEST = 0.002, 0.7  # of the photo's area that a thing may have
-_LEAST_CONTRAST = 10.0  # gray levels, of Otsu's threshold, half of what a thing differs by: noise and JPEG have < 5
+_LEAST_CONTRAST = 10.0  # the least Otsu's threshold, about half of what a thing differs by; noise and JPEG give < 5
 _BESIDE = 0.2  # of a thing's area: a further part that is larger is another thing
 _FEWEST = 5  # photos of a view in which a thing is found, for the median of them all to be the background
 _SMALLEST_USUAL = 0.01  # of the photo's area: where less differs in most photos, it is a label or dirt
@@ -172,7 +172,7 @@ def _turn(corners: np.ndarray, aspect: float) -> float:
     degrees, _ = _smallest_rectangle(corners)
     least, other = sorted((degrees, degrees - 90), key=abs)
     clearly = _width_for(corners, least, aspect) > _CLEARLY * _width_for(corners, other, aspect)
-    return other % 180 if clearly else least  # things that lie across, a little more or less, all end the same way up
+    return other % 180 if clearly else least  # 88 and 92 degrees are 4 apart, and not 184
 
 
 def _width_for(corners: np.ndarray, degrees: float, aspect: float) -> float:

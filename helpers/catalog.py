@@ -19,7 +19,7 @@ from helpers.checks import LEFT_OUT, check_photos
 from helpers.layouts import SPLITS, LayoutError, check_names, read_layout
 from helpers.photos import decode, encode, shrink
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 COLUMNS = ["path", "label", "view", "item", "split", "width", "height", "sha256", "boxes", "group"]
 _TEXT = {name: str for name in COLUMNS if name not in ("width", "height")}
 

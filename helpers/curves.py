@@ -184,7 +184,8 @@ def robustness(accuracy: pd.DataFrame, unfamiliar: pd.DataFrame, count: int, bas
     count: of the items that were answered, those that look different. baseline: the accuracy of always giving the
     most frequent answer.
     """
-    figure, axes = tiles(len(accuracy), 3, 2.3, title)
+    columns = 3
+    figure, axes = tiles(len(accuracy), columns, 2.3, title)
     for axis, (kind, values) in zip(axes, accuracy.iterrows(), strict=True):
         ends = [uncertainty.wilson(round(value * count), count) for value in values]
         axis.fill_between(values.index, *zip(*ends, strict=True), color=PALETTE[1], alpha=0.15, linewidth=0)
@@ -194,9 +195,9 @@ def robustness(accuracy: pd.DataFrame, unfamiliar: pd.DataFrame, count: int, bas
         axis.set(ylim=(0, 1.02), title=kind)
         axis.set_xticks(list(values.index))
         axis.grid(alpha=0.25)
-    for axis in axes[-3:]:
+    for axis in axes[-columns:]:
         axis.set_xlabel("strength (0: as it is)")
-    for axis in axes[::3]:
+    for axis in axes[::columns]:
         axis.set_ylabel("share")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure

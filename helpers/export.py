@@ -83,7 +83,8 @@ def to_onnx(model: Model, path: str | Path) -> Path:
     if not available():
         raise RuntimeError("ONNX needs more packages: pip install onnx onnxscript onnxruntime")
     path, size = Path(path), model.card["input"]
-    numbers = sum(tensor.nbytes for tensor in _Whole(model).state_dict().values())
+    whole = _Whole(model).eval()
+    numbers = sum(tensor.nbytes for tensor in whole.state_dict().values())
     if numbers > _MOST_BYTES:
         raise RuntimeError(f"{path.name}: one ONNX file holds no network of {numbers:,} bytes: choose a smaller one")
     example = torch.zeros(2, 3, size["height"], size["width"])
@@ -91,7 +92,7 @@ def to_onnx(model: Model, path: str | Path) -> Path:
         with archives.atomic(path) as unfinished, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the exporter about itself
             program = torch.onnx.export(
-                _Whole(model).eval(),
+                whole,
                 (example,),
                 dynamo=True,
                 opset_version=OPSET,

@@ -110,7 +110,7 @@ def rank_correlation(maps: np.ndarray, others: np.ndarray, visible: np.ndarray) 
     """(N,): the rank correlation of two maps' sizes, (N, H, W) each: 1 for the same, 0 for unrelated ones.
 
     NaN where the first is the same everywhere and so has no order to keep; 0 where only the other one is.
-    visible: (N, H, W) bool, what of each image counts: where it is hidden all maps are 0, and so alike.
+    visible: (N, H, W) bool, what of each image counts: where it is hidden, many are 0 for any network, and so alike.
     """
     found = []
     for one, other, seen in zip(maps, others, visible, strict=True):

@@ -107,7 +107,7 @@ def photos(where: str) -> Iterator[Photo]:
         with tempfile.TemporaryDirectory() as folder:  # fetched anew each time: what stands there may change
             yield from photos(str(download(where, None, Path(folder))))
         return
-    path = Path(where)
+    path = Path(where).expanduser()
     if path.is_file() and (path.suffix.lower() in EXTENSIONS or not (path.suffix or zipfile.is_zipfile(path))):
         yield path.name, path.read_bytes()
         return

@@ -166,8 +166,8 @@ def _drawn(photo: Image.Image, faces: np.ndarray) -> tuple[np.ndarray, np.ndarra
         across, down = finer = _finer(face)
         fine = _seen_from_ahead(photo, face, Image.Resampling.BICUBIC, across, down)
         pictures.append(np.asarray(fine.reduce(finer)))
-        inside = np.asarray(_seen_from_ahead(known, face, Image.Resampling.NEAREST)) > 0
-        shown.append(inside & _is_towards_the_camera(face))
+        inside = _seen_from_ahead(known, face, Image.Resampling.NEAREST, across, down).reduce(finer)
+        shown.append((np.asarray(inside) == 255) & _is_towards_the_camera(face))  # beyond the photo all is black
     return np.concatenate(pictures, 1), np.concatenate(shown, 1)
 
 
@@ -179,9 +179,9 @@ def _finer(face: np.ndarray) -> tuple[int, int]:
 
 
 def _seen_from_ahead(
-    photo: Image.Image, face: np.ndarray, how: Image.Resampling, across: int = 1, down: int = 1
+    photo: Image.Image, face: np.ndarray, how: Image.Resampling, across: int, down: int
 ) -> Image.Image:
-    """The face, 320 x 320 px, or so many times more of them across and down."""
+    """The face, of 320 x 320 px, and so many times more of them across and down."""
     fine = face @ np.diag([1 / across, 1 / down, 1])
     size, numbers = (across * _FACE_PX, down * _FACE_PX), (fine / fine[2, 2]).ravel()[:8].tolist()
     return photo.transform(size, Image.Transform.PERSPECTIVE, numbers, how)

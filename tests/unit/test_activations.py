@@ -186,14 +186,20 @@ def test_the_files_of_an_earlier_run_do_not_count_as_a_full_disk(on_disk, settin
     assert torch.equal(again.train(0, torch.tensor([5, 0])), inputs.train(0, torch.tensor([5, 0])))
 
 
-def test_the_files_of_another_network_count_as_taken(on_disk, setting, monkeypatch):
+def test_the_files_of_another_run_count_as_taken(on_disk, examples, setting, monkeypatch):
     _, files = on_disk()
     held = sum((setting.cache / name).stat().st_size for name in files)
     usage = shutil.disk_usage("/")._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
-    own, other = (activations._digest(stages.split(network, "stage 3")[0]) for network in (small(), changed_weight()))
-    assert activations._room(setting.cache, own) == 1000 + held
-    assert activations._room(setting.cache, other) == 1000
+
+    def room(network, examples):
+        return activations._room(
+            setting.cache, activations._digest(stages.split(network, "stage 3")[0], examples, setting)
+        )
+
+    assert room(small(), examples) == 1000 + held
+    assert room(changed_weight(), examples) == 1000
+    assert room(small(), examples._replace(train=examples.train[:4])) == 1000
 
 
 def test_a_file_that_was_cut_off_is_made_anew(on_disk, setting):

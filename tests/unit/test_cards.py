@@ -45,7 +45,7 @@ def test_a_card_holds_what_the_line_needs_to_treat_photos_as_in_training(dataset
 
 def test_a_card_says_what_the_network_is_and_on_what_data(card, dataset):
     assert card == {
-        "format_version": 10,
+        "format_version": 11,
         "architecture": "small_cnn",
         "classes": ["blue", "red"],
         "views": ["side", "top"],
@@ -148,10 +148,10 @@ def test_the_same_networks_give_the_same_bytes(small, card, comparison, tmp_path
 @pytest.mark.parametrize(
     ("member", "data", "message"),
     [
-        ("card.json", b'{"format_version": 5}', r"^[^:]+: one has format 5, not 10: make it again, with the notebook"),
+        ("card.json", b'{"format_version": 5}', r"^[^:]+: one has format 5, not 11: make it again, with the notebook"),
         ("card.json", b"[]", r"one cannot be read .*make it again, with the notebook that wrote it"),
         ("card.json", b"{", r"one cannot be read .*make it again, with the notebook that wrote it"),
-        ("card.json", b'{"format_version": 10}', r"one cannot be read \('architecture'\)"),
+        ("card.json", b'{"format_version": 11}', r"one cannot be read \('architecture'\)"),
         ("model.safetensors", b"no tensors", r"one cannot be read .*make it again, with the notebook that wrote it"),
         ("features.safetensors", b"no tensors", r"one cannot be read .*make it again, with the notebook that wrote it"),
         ("model.safetensors", safetensors.torch.save({"0.weight": torch.zeros(1)}), r"one cannot be read"),
@@ -199,6 +199,18 @@ def test_a_card_that_would_answer_wrongly_is_refused(small, card, comparison, tm
 def test_a_part_of_a_card_of_another_kind_is_refused(small, card, comparison, tmp_path, facts):
     cards.save_models(tmp_path / "models.zip", {"one": cards.Model(small, card | facts)}, comparison)
     with pytest.raises(ArchiveError, match=r"one cannot be read .*make it again, with the notebook that wrote it"):
+        cards.load_models(tmp_path / "models.zip")
+
+
+@pytest.mark.parametrize("where", ["backgrounds", "unrolled"])
+def test_a_card_whose_pictures_are_none_is_refused(small, card, comparison, tmp_path, where):
+    background = {"pictures": ["JVBTLUFkb2Jl"], "roughly": True, "straighten": False}  # as a PostScript file begins
+    unrolled = {"view": "side", "background": background, "box": {}, "usual": "JVBTLUFkb2Jl"}
+    facts = (
+        {"backgrounds": {"side": background}} if where == "backgrounds" else {"unrolled": {"side unrolled": unrolled}}
+    )
+    cards.save_models(tmp_path / "models.zip", {"one": cards.Model(small, card | facts)}, comparison)
+    with pytest.raises(ArchiveError, match=r"one cannot be read \(not an image"):
         cards.load_models(tmp_path / "models.zip")
 
 

@@ -77,8 +77,8 @@ def test_damaged_facts_old_formats_and_absent_images_are_refused(raw, tmp_path):
         facts = json.loads(archive.read("dataset.json"))
         table = archive.read("catalog.csv")
     cases = {
-        "has format 99, not 3": {"dataset.json": json.dumps(facts | {"format_version": 99}).encode()},
-        "has format 4, not 3": {"dataset.json": b'{"format_version": 4, "new": 0}', "catalog.csv": b"other\n"},
+        "has format 99, not 4": {"dataset.json": json.dumps(facts | {"format_version": 99}).encode()},
+        "has format 5, not 4": {"dataset.json": b'{"format_version": 5, "new": 0}', "catalog.csv": b"other\n"},
         "its catalog is damaged": {"dataset.json": b"{"},
         "its catalog is damaged .*seed": {
             "dataset.json": json.dumps({key: value for key, value in facts.items() if key != "seed"}).encode()

@@ -141,13 +141,12 @@ print(given_back, faults())
 
 def test_what_goes_to_a_gpu_waits_for_nothing(monkeypatch):
     class Asked(torch.Tensor):
-        def pin_memory(self):
-            return "pinned", self
+        pass
 
     asked = []
-    monkeypatch.setattr(Asked, "to", lambda *args, **options: asked.append((args[1:], options)))
-    monkeypatch.setattr(Asked, "pin_memory", lambda tensor: tensor)
-    tensor, gpu = torch.zeros(2).as_subclass(Asked), torch.device("cuda")
+    monkeypatch.setattr(Asked, "to", lambda tensor, *args, **options: asked.append((*args, options)))
+    monkeypatch.setattr(Asked, "pin_memory", lambda tensor: asked.append("pinned") or tensor)
+    tensor, gpu, cpu = torch.zeros(2).as_subclass(Asked), torch.device("cuda"), torch.device("cpu")
     compute.to_device(tensor, gpu)
-    compute.to_device(tensor, torch.device("cpu"))
-    assert asked == [((gpu,), {"non_blocking": True}), ((torch.device("cpu"),), {})]
+    compute.to_device(tensor, cpu)
+    assert asked == ["pinned", (gpu, {"non_blocking": True}), (cpu, {})]

@@ -303,9 +303,10 @@ def test_before_a_belt_that_stops_anywhere_things_are_found_roughly_and_nothing_
         assert not mask[~ndimage.binary_dilation(package, np.ones((3, 3)), 4)].any()
 
 
-def test_large_photos_are_shrunk_and_not_sampled_where_they_are_turned():
+@pytest.mark.parametrize("corner", [(700, 350), (250, 125)])  # 7.5 and 1.875 px of the photo in one
+def test_large_photos_are_shrunk_and_not_sampled_where_they_are_turned(corner):
     stripes = np.zeros((400, 800, 3), np.uint8)
     stripes[:, ::2] = 200
-    part = images.resize(Image.fromarray(stripes), 40, 80, Crop(100, 50, 700, 350, 10)).float()
+    part = images.resize(Image.fromarray(stripes), 40, 80, Crop(100, 50, *corner, 10)).float()
     assert part.mean() == pytest.approx(100, abs=3)
     assert part.std() < 10

@@ -52,10 +52,6 @@ def small():
     return networks.build("small_cnn", 2, "none")
 
 
-def head_of(network):
-    return stages.head_of(network)
-
-
 def same(network, other, *, but=""):
     """Whether two networks hold the same bits, leaving out one layer."""
     own, others = network.state_dict(), other.state_dict()
@@ -82,7 +78,7 @@ def test_every_family_takes_back_its_tensors_without_versions(built):
 def test_freezing_leaves_only_the_head_of_every_family_to_learn(built):
     _, network = built
     networks.freeze(network, train="head")
-    head = sum(parameter.numel() for parameter in head_of(network).parameters())
+    head = sum(parameter.numel() for parameter in stages.head_of(network).parameters())
     assert networks.count_parameters(network, trainable=True) == head
     networks.freeze(network, train="all")
     assert networks.count_parameters(network, trainable=True) == networks.count_parameters(network) > head
@@ -122,7 +118,7 @@ def test_half_precision_weights_load_as_float_all_but_the_head(small, tmp_path):
     for name, tensor in loaded.state_dict().items():
         assert tensor.dtype == rounded[name].dtype
         assert name.startswith("18.") or torch.equal(tensor, rounded[name])
-    assert head_of(loaded).out_features == 3
+    assert stages.head_of(loaded).out_features == 3
 
 
 def test_safetensors_fill_all_but_the_head(small, tmp_path):
@@ -130,7 +126,7 @@ def test_safetensors_fill_all_but_the_head(small, tmp_path):
     torch.manual_seed(1)
     loaded = networks.build("small_cnn", 2, str(tmp_path / "weights.safetensors"))
     assert same(loaded, small, but="18")
-    assert not torch.equal(head_of(loaded).weight, head_of(small).weight)
+    assert not torch.equal(stages.head_of(loaded).weight, stages.head_of(small).weight)
 
 
 def test_older_files_without_batch_counters_fit(small, tmp_path):
@@ -230,7 +226,7 @@ def test_published_weights_fill_all_but_the_head(monkeypatch):
     state = published.state_dict()
     monkeypatch.setattr(torchvision.models.ShuffleNet_V2_X0_5_Weights, "get_state_dict", lambda *_, **__: state)
     loaded = networks.build("shufflenet_v2_x0_5", 2, "imagenet")
-    assert head_of(loaded).weight.shape == (2, 1024)
+    assert stages.head_of(loaded).weight.shape == (2, 1024)
     assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items() if name[:3] != "fc.")
 
 
@@ -267,7 +263,7 @@ def test_frozen_batch_norm_keeps_its_statistics_bit_for_bit(small):
     networks.training_mode(small, keep_norms=False)
     small(torch.rand(4, 3, 16, 16))
     assert all(torch.equal(tensor, before[name]) for name, tensor in small.state_dict().items())
-    assert head_of(small).training
+    assert stages.head_of(small).training
     assert not any(layer.training for layer in small[:-1])
 
 

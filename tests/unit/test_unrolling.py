@@ -185,6 +185,13 @@ def test_fine_print_is_averaged_and_not_skipped(scale):
         assert np.abs(drawn[20:300, 20:300].astype(int) - 100).max() <= 45  # single pixels are 0 or 200
 
 
+def test_what_lies_half_beyond_the_photo_is_not_shown():
+    photo, face = Image.new("RGB", (1000, 1000), (200, 200, 200)), np.array([[3.0, 0, 300], [0, 3.0, 301], [0, 0, 1]])
+    picture, known = unrolling._drawn(photo, np.array([face]))
+    assert 0 < known.mean() < 1
+    assert picture[known].min() > 190
+
+
 def test_how_high_photos_are_is_for_the_width_of_those_that_are_looked_at():
     assert unrolling._stretch([Image.new("RGB", (320, 225))]) == pytest.approx(1.25)
 
