@@ -26,7 +26,7 @@ class Costs(NamedTuple):
 class Items(NamedTuple):
     """What a decision is judged on.
 
-    probabilities: (N,) of damage. damaged: (N,) bool, the truth.
+    probabilities: (N,) of damage; NaN for those that are inspected whatever it is. damaged: (N,) bool, the truth.
     share: of the line's items that are damaged, whatever the mixture here; 0: as many as here.
     """
 
@@ -37,6 +37,10 @@ class Items(NamedTuple):
     def take(self, rows: np.ndarray) -> Items:
         """Those of these rows (M,)."""
         return Items(self.probabilities[rows], self.damaged[rows], self.share)
+
+    def inspecting(self, always: np.ndarray) -> Items:
+        """The items, of which those of (N,) bool are inspected whatever their probability."""
+        return self._replace(probabilities=np.where(always, np.nan, self.probabilities))
 
 
 class Decision(NamedTuple):
@@ -135,7 +139,8 @@ def choose(items: Items, costs: Costs) -> Decision:
     """The decision with the lowest mean cost on these items; of equals, the one with the fewest inspections.
 
     Its thresholds lie halfway between items, or where there are many between quantiles. It never costs more here than
-    any of FIXED. Items of validation should be those of `with_next`.
+    any of FIXED. Items that are inspected whatever their probability have no part in it. Items of validation should be
+    those of `with_next`.
     Raises ValueError where there are no data, and for costs that `check` refuses; see also `check_share`.
     """
     check(costs)
@@ -143,6 +148,8 @@ def choose(items: Items, costs: Costs) -> Decision:
     if len(probabilities) == 0:
         raise ValueError("A decision is chosen on validation data, and there are none")
     damaged_count, intact_count = (share / damaged.mean(), (1 - share) / (1 - damaged.mean())) if share else (1, 1)
+    known = ~np.isnan(probabilities)
+    probabilities, damaged = probabilities[known], damaged[known]
     values = np.unique(probabilities)
     if len(values) > _MOST_THRESHOLDS:
         values = np.unique(np.quantile(probabilities, np.linspace(0, 1, _MOST_THRESHOLDS)))

@@ -45,8 +45,10 @@ def scores(predicted: pd.DataFrame, classes: list[str], seed: int) -> pd.DataFra
         figures = from_confusion(confusion_matrix(part["label"], part["predicted"], labels=classes))
         values = _of_rows(part, classes, lambda matrix: np.array([*from_confusion(matrix).values()]))
         drawn = uncertainty.bootstrap(values, part["group"], seed)
-        pairs = zip(figures, drawn.low, drawn.high, strict=True)
-        ends = {name: uncertainty.Interval(low, high) for name, low, high in pairs}
+        # Rounds that draw nothing of a rare class leave it out of the mean, which may push both ends past the figure.
+        own = [*figures.values()]
+        low, high = np.minimum(drawn.low, own), np.maximum(drawn.high, own)
+        ends = {name: uncertainty.Interval(*pair) for name, *pair in zip(figures, low, high, strict=True)}
         ends["accuracy"] = _share_ends(right, part["group"], ends["accuracy"])
         rows.append({"view": view, "tested": len(part)} | _columns(figures, ends))
     return pd.DataFrame(rows)

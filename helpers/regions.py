@@ -86,12 +86,12 @@ def region_table(maps: np.ndarray, regions: dict[str, np.ndarray], seen: np.ndar
 
 
 def summary(table: pd.DataFrame, by: list[str], seed: int) -> pd.DataFrame:
-    """Means over images for each group, with 95 % intervals: by bootstrap over items, of the pointing game by Wilson.
+    """Means over images for each group, with 95 % intervals: by bootstrap over groups, of the pointing game by Wilson.
 
-    table: rows of `region_table` with the columns of `by`, and item. Columns: by, images, attribution, area, times
-    (chance: the share of the attribution over that of the area), times_against (the same of what speaks against the
-    class), photo_times (of what speaks for it, over the region's share of the whole photo), pointed, overlap; and for
-    the ratios, pointed and overlap their ends, as in "times low".
+    table: rows of `region_table` with the columns of `by`, and group, a number for all that shows one item or looks the
+    same. Columns: by, images, attribution, area, times (chance: the share of the attribution over that of the area),
+    times_against (the same of what speaks against the class), photo_times (of what speaks for it, over the region's
+    share of the whole photo), pointed, overlap; and for the ratios, pointed and overlap their ends, as in "times low".
     """
     rows = []
     for names, part in table.groupby(by, sort=False):
@@ -103,8 +103,8 @@ def summary(table: pd.DataFrame, by: list[str], seed: int) -> pd.DataFrame:
             return np.array([attribution / seen, against / seen, attribution / photo_area, overlap])
 
         found = figures(np.arange(len(part)))
-        ends = uncertainty.bootstrap(figures, part["item"], seed)
-        hits = uncertainty.wilson(part["pointed"].sum(), len(part), part["item"].nunique())
+        ends = uncertainty.bootstrap(figures, part["group"], seed)
+        hits = uncertainty.wilson(part["pointed"].sum(), len(part), part["group"].nunique())
         row = dict(zip(by, names, strict=True)) | {"images": len(part)}
         row |= {"attribution": part["attribution"].mean(), "area": part["area"].mean()}
         row |= {"pointed": part["pointed"].mean(), "pointed low": hits.low, "pointed high": hits.high}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 
+_NORMAL_95 = norm.ppf(0.975)
 _ROUNDS = 1000  # of the bootstrap
 
 
@@ -45,11 +47,14 @@ def wilson(hits: int, count: int, different: int | None = None) -> Interval:
     different: how many of the cases look different, where some look the same; the interval is that of so few.
     Source: Wilson (1927), Probable Inference, the Law of Succession, and Statistical Inference.
     """
-    if not count:  # SciPy 1.18 gives NaN there, older versions raise
+    if not count:
         raise ValueError("An interval of a share needs at least one case: of 0, any share would do")
-    different = count if different is None else different
-    found = binomtest(round(hits * different / count), int(different)).proportion_ci(0.95, method="wilson")
-    return Interval(float(found.low), float(found.high))
+    share, cases = hits / count, count if different is None else different
+    squared = _NORMAL_95**2 / cases
+    middle = (share + squared / 2) / (1 + squared)
+    reach = math.sqrt(share * (1 - share) * squared + squared**2 / 4) / (1 + squared)
+    # With rounding, the interval would end just short of a share of 0 or 1.
+    return Interval(float(max(0.0, min(share, middle - reach))), float(min(1.0, max(share, middle + reach))))
 
 
 def bootstrap(statistic: Callable[[np.ndarray], float | np.ndarray], groups: Sequence, seed: int) -> Interval:

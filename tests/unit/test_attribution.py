@@ -59,10 +59,22 @@ def test_what_makes_blue_blue_is_spread_evenly_over_a_plain_image(network, halve
 
 
 def test_of_several_counts_of_steps_the_one_with_the_smallest_error_counts(linear, halves, monkeypatch):
-    errors = {8: 0.5, 16: 0.3, 32: 0.4}
-    monkeypatch.setattr(attribution, "_integrate", lambda *what: (np.full((4, 5), what[4]), errors[what[4]]))
-    found = explain(linear, noise(1), [0], "black", halves, steps=8, error_bound=0.1)
-    assert (found.error.tolist(), found.maps[0, 0, 0]) == ([0.3], 16)
+    for errors, best in (({8: 0.5, 16: 0.3, 32: 0.4}, 16), ({8: 0.5, 16: 0.3, 32: 0.05}, 32)):
+        monkeypatch.setattr(
+            attribution, "_integrate", lambda *what, errors=errors: (np.full((4, 5), what[4]), errors[what[4]])
+        )
+        found = explain(linear, noise(1), [0], "black", halves, steps=8, error_bound=0.1)
+        assert (found.error.tolist(), found.maps[0, 0, 0]) == ([errors[best]], best)
+
+
+def test_between_baselines_is_the_mean_of_black_and_white(halves):
+    torch.manual_seed(0)
+    bent = nn.Sequential(nn.Flatten(), nn.Linear(60, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
+    how = {"steps": 8, "error_bound": 1.0, "normalization": halves, "device": CPU}
+    between = attribution.between_baselines(bent, noise(1), [0], **how)
+    black, gray, white = (explain(bent, noise(1), [0], name, halves).maps for name in ("black", "gray", "white"))
+    np.testing.assert_allclose(between, (black + white) / 2, atol=1e-6)
+    assert np.abs(between - gray).max() > 1e-3
 
 
 @pytest.mark.parametrize("method", ["occlusion", "noise tunnel"])

@@ -103,3 +103,9 @@ def test_of_answers_that_are_equally_sure_all_are_sure_or_none():
     labels = np.array([0] + [1] * 9)
     assert calibration.sure_above(probabilities, labels, accuracy=0.95) == calibration.NEVER
     assert calibration.sure_above(probabilities, labels, accuracy=0.1) == 0.9
+
+
+def test_the_targets_of_three_classes_add_up_to_one():
+    answers = np.tile(np.eye(3) * 0.85 + 0.05, (8, 1))
+    found = calibration.with_temperature(answers, calibration.temperature(answers, np.arange(24) % 3))
+    assert found.max(1) == pytest.approx(25 / 26, abs=1e-4)

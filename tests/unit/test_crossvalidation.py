@@ -97,6 +97,8 @@ def test_all_images_and_items_are_answered_by_networks_that_have_not_seen_them(m
     assert set(table.loc[table["view"] != "fused", "path"]) == set(many.catalog["path"])
     assert (table["label"] == table["predicted"]).mean() > 0.8  # colors are told apart by any features
     assert sum("Running the frozen part once" in line for line in lines) == 1  # for all folds together
+    assert table.groupby(["repeat", "fold"]).ngroups == 3
+    assert (table.groupby("item")["fold"].nunique() == 1).all()
 
 
 def test_shared_activations_give_what_each_fold_would_have_computed(many, tmp_path, monkeypatch):

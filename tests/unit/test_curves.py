@@ -14,6 +14,11 @@ def history():
     return table.assign(train_accuracy=[0.4, 0.5, 0.7, 0.9], validation_accuracy=[0.5, 0.5, 0.75, 0.5])
 
 
+def test_a_figure_outside_its_interval_is_drawn_all_the_same():
+    table = pd.DataFrame({"network": "a", "images": [5], "value": [0.10], "low": [0.11], "high": [0.25]})
+    curves.learning(table, "recall", "More").draw_without_rendering()
+
+
 def test_lines_draw_each_function_over_its_index_with_the_names_of_both():
     falling = pd.Series([3.0, 1.0, 0.5], pd.Index([0.1, 0.5, 1.0], name="probability"), name="loss")
     rising = pd.Series([1.0, 2.0], pd.RangeIndex(1, 3, name="step"), name="rate")

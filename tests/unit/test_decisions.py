@@ -225,3 +225,21 @@ def test_a_decision_is_told_in_words(way, words):
 )
 def test_thresholds_near_the_ends_or_each_other_are_told_from_them(low, high, words):
     assert decisions.in_words(Decision(low, high)) == words
+
+
+def test_among_many_items_the_plain_threshold_is_tried_as_well():
+    probabilities = np.linspace(0, 1, 5000) ** 2
+    items, costs = Items(probabilities, probabilities >= 0.5, 0.0), Costs(10, 10, 100)
+    assert decisions.mean_cost(items, costs, decisions.choose(items, costs)) == 0
+
+
+def test_items_that_are_always_inspected_have_no_part_in_the_choice():
+    costs = Costs(50, 10, 1)
+    items = Items(np.array([0.05] * 80 + [0.9] * 19 + [0.02]), np.array([False] * 80 + [True] * 20), 0.0)
+    alone = decisions.with_next(items.inspecting(items.probabilities == 0.02))
+    assert decisions.choose(decisions.with_next(items), costs).pass_below == 0
+    chosen = decisions.choose(alone, costs)
+    assert 0.05 < chosen.pass_below < 0.9
+    assert decisions.mean_cost(alone, costs, chosen) == pytest.approx(
+        (50 + 10 + 1) / 102
+    )  # two imagined, one inspected

@@ -163,6 +163,17 @@ def test_views_of_one_item_and_items_that_look_the_same_do_not_count_as_two_case
     assert (once["accuracy low"], once["accuracy high"]) == tuple(uncertainty.wilson(16, 20))
     alone = uncertainty.wilson(32, 40)  # as if there were forty items
     assert twice["accuracy high"] - twice["accuracy low"] > 1.2 * (alone.high - alone.low)
+    for end in ("precision low", "recall high", "f1 low", "f1 high"):
+        assert twice[end] == pytest.approx(once[end])
+
+
+def test_an_interval_holds_its_own_figure_though_rare_classes_are_seldom_drawn():
+    classes = list("abcdefghij")
+    table = pd.DataFrame({"label": ["a"] * 10 + classes[1:], "predicted": "a", "group": range(19)})
+    row = evaluation.headline(table, classes, seed=0)
+    for name in ("recall", "precision", "f1"):
+        assert row[f"{name} low"] <= row[name] <= row[f"{name} high"]
+    assert row["recall low"] <= 0.1  # always the same answer is not better than guessing
 
 
 def test_a_table_for_reading_has_each_figure_with_its_ends_in_one_column():
@@ -213,3 +224,8 @@ def test_a_pair_that_looks_the_same_does_not_make_certain_of_a_test_without_mist
 def test_an_image_that_was_answered_several_times_counts_with_its_mean():
     rows = [("a", "", "good", [0.9, 0.1]), ("a", "", "good", [0.1, 0.9]), ("b", "", "bad", [0.8, 0.2])]
     assert len(evaluation.contradicted(predicted(rows), CLASSES)) == 0
+
+
+def test_a_label_is_contradicted_by_an_answer_as_sure_as_is_usual():
+    rows = [("a", "", "good", [0.8, 0.2]), ("b", "", "bad", [0.8, 0.2]), ("c", "", "good", [0.1, 0.9])]
+    assert evaluation.contradicted(predicted(rows), CLASSES)["item"].tolist() == ["a"]

@@ -106,3 +106,9 @@ def test_learned_weights_are_never_worse_than_equal_ones_where_they_were_learned
         images = line(30, 0.8, 0.6, seed)
         learned = fusing.fuse_views(images, CLASSES, fusing.learn(images, CLASSES))
         assert evaluation.log_loss(learned, CLASSES) <= evaluation.log_loss(fusing.fuse_views(images, CLASSES), CLASSES)
+
+
+def test_the_images_of_a_group_are_found_by_their_group():
+    helped = line(80, 0.9, 0.5)
+    other = helped.assign(group="group of " + helped["item"])
+    assert fusing.compare(other, CLASSES, seed=0) == fusing.compare(helped, CLASSES, seed=0)

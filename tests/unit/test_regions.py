@@ -71,11 +71,11 @@ def test_the_region_table_sets_attribution_beside_area_and_leaves_out_what_an_im
 def test_what_speaks_against_the_class_is_counted_for_itself():
     maps = np.array([[[3.0, -1.0], [1.0, -3.0]]])
     box, seen = np.array([[[True, True], [False, False]]]), np.ones((1, 2, 2), bool)
-    table = regions.region_table(maps, {"box": box}, seen).assign(item="a")
+    table = regions.region_table(maps, {"box": box}, seen).assign(group="a")
     assert table[["attribution", "against"]].to_numpy().tolist() == [[0.75, 0.25]]
     (row,) = regions.summary(table, ["region"], seed=0).to_dict("records")
     assert (row["times"], row["times_against"]) == (1.5, 0.5)
-    unsigned = regions.region_table(abs(maps), {"box": box}, seen).assign(item="a")
+    unsigned = regions.region_table(abs(maps), {"box": box}, seen).assign(group="a")
     (row,) = regions.summary(unsigned, ["region"], seed=0).to_dict("records")
     assert np.isnan([unsigned["against"][0], row["times_against"]]).all()
 
@@ -83,7 +83,7 @@ def test_what_speaks_against_the_class_is_counted_for_itself():
 def test_an_even_look_at_what_was_cut_out_is_chance_however_small_the_cut():
     seen, box = np.zeros((4, 20, 20), bool), np.zeros((4, 20, 20), bool)
     seen[:, 4:12, 6:16], box[:, 8:10, 7:11] = True, True
-    found = regions.region_table(seen.astype(float), {"box": box}, seen).assign(item=range(4))
+    found = regions.region_table(seen.astype(float), {"box": box}, seen).assign(group=range(4))
     (row,) = regions.summary(found, ["region"], seed=0).to_dict("records")
     assert (row["times"], row["photo_times"]) == pytest.approx((1, 5))  # 80 of 400 pixels were seen
 
@@ -100,7 +100,7 @@ def test_a_region_that_was_cut_off_is_counted_as_missed():
     seen[:, :2], box[:, 3] = True, True
     (row,) = regions.region_table(seen.astype(float), {"box": box}, seen).to_dict("records")
     assert (row["attribution"], row["area"], row["photo_area"]) == (0, 0, 0.25)
-    rows = pd.DataFrame([row | {"item": item} for item in "ab"])
+    rows = pd.DataFrame([row | {"group": item} for item in "ab"])
     (mean,) = regions.summary(rows, ["region"], seed=0).to_dict("records")
     assert (mean["times"], mean["times low"], mean["photo_times"]) == (0, 0, 0)
 
@@ -108,7 +108,7 @@ def test_a_region_that_was_cut_off_is_counted_as_missed():
 def table(attribution, area, region="box", pointed=False):
     figures = [(value, value, area, area / 2, pointed, 0.5) for value in attribution]
     rows = [(f"item {number}", region, *row) for number, row in enumerate(figures)]
-    return pd.DataFrame(rows, columns=["item", "region", *regions.FIGURES])
+    return pd.DataFrame(rows, columns=["group", "region", *regions.FIGURES])
 
 
 def test_the_summary_is_the_share_of_attribution_over_that_of_the_area_with_its_interval():
@@ -128,7 +128,7 @@ def test_two_photos_of_one_item_are_no_further_evidence():
 
 def test_without_any_region_there_is_nothing_to_sum_up():
     nowhere = np.zeros((2, 2, 2), bool)
-    empty = regions.region_table(MAPS, {"damage box": nowhere}, LEFT).assign(item="", method="")
+    empty = regions.region_table(MAPS, {"damage box": nowhere}, LEFT).assign(group="", method="")
     found = regions.summary(empty, ["method", "region"], seed=0)
     assert found.empty
     assert {"method", "region", "times low", "pointed"} <= set(found)

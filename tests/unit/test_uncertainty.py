@@ -86,8 +86,9 @@ def test_the_verdict_names_the_one_that_the_test_found_ahead_where_many_cases_lo
 
 
 def test_the_interval_of_cases_that_look_the_same_is_that_of_so_few():
-    assert uncertainty.wilson(10, 40, 8) == uncertainty.wilson(2, 8)
+    assert uncertainty.wilson(10, 40, 8) == pytest.approx(uncertainty.wilson(2, 8))
     assert uncertainty.wilson(10, 40, 40) == uncertainty.wilson(10, 40)
+    assert uncertainty.wilson(1, 20, 8) == pytest.approx((0.0044, 0.3884), abs=1e-3)  # not that of none of eight
 
 
 def test_mcnemar_counts_only_the_cases_that_one_got_right():
