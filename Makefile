@@ -27,7 +27,7 @@ PAPERMILL := set -o pipefail; $(EXPORT) $(BIN)/papermill --log-output --no-progr
 # Your own photos take the place of the sample, and get networks that start from ImageNet. What starts from nothing
 # needs larger steps, and learns from smaller pictures as well.
 RAW_DATA ?= $(if $(wildcard transfer/raw-data.zip),transfer/raw-data.zip,sample)
-START := $(or $(WEIGHTS),$(if $(filter sample,$(RAW_DATA)),none,imagenet))
+START := $(or $(WEIGHTS),$(if $(filter-out sample,$(RAW_DATA)),imagenet,none))
 ifeq ($(START),none)
 ARCHITECTURES ?= [small_cnn, mobilenet_v3_small]
 TRAINING ?= -y '{image_height: 104, image_width: 160, batch_size: 16, fine_tuning_epochs: 24, fine_tuning_rate: 0.002}'
@@ -37,7 +37,11 @@ TRAINING ?=
 endif
 
 # A first look is short: the sample's boxes are not unrolled. Give PREPARATION= and they are.
-PREPARATION ?= $(if $(filter sample,$(RAW_DATA)),-p unroll_boxes False)
+PREPARATION ?= $(if $(filter-out sample,$(RAW_DATA)),,-p unroll_boxes False)
+STEPS := 01-DataPreparation 02-ModelTraining 03-ModelInterpretability
+# What one notebook hands to the next is not to be set for one of them alone.
+FIXED := $(firstword $(findstring output_archive,$(PREPARATION) $(PARAMETERS)) $(findstring data_archive,$(PARAMETERS)) \
+	$(patsubst %,defect,$(filter defect defect: {defect: '{defect:,$(PARAMETERS))))
 
 export RAW_DATA  # for the shell, which takes it as it stands, quotes and all
 ifneq ($(origin DEFECT),undefined)  # it may be empty, which asks for no decision
@@ -63,8 +67,10 @@ $(READY): pyproject.toml constraints.txt
 	@echo "$(CURDIR)" > $@
 
 run: $(READY)
+	@test -z "$(FIXED)" || { echo "Notebook 03 would not know of another $(FIXED): give DEFECT=, or copy the archives in transfer/"; exit 1; }
 	@echo "1 of 4  Preparing the data from $$RAW_DATA"
-	@mkdir -p "$(REPORT)" && rm -f "$(REPORT)"/0[1-3]-* "$(REPORT)/index.html"
+	@! test "$(REPORT)" -ef notebooks || { echo "REPORT=$(REPORT) holds the notebooks themselves: name another folder"; exit 1; }
+	@mkdir -p "$(REPORT)" && rm -f $(foreach name,$(STEPS),"$(REPORT)/$(name).ipynb" "$(REPORT)/$(name).html") "$(REPORT)/index.html"
 	@$(PAPERMILL) notebooks/01-DataPreparation.ipynb "$(REPORT)/01-DataPreparation.ipynb" -r raw_data "$$RAW_DATA" \
 		$(PREPARATION) $(QUIETER)
 	@echo "2 of 4  Training, which takes longest"
@@ -73,7 +79,7 @@ run: $(READY)
 	@echo "3 of 4  Explaining"
 	@$(PAPERMILL) notebooks/03-ModelInterpretability.ipynb "$(REPORT)/03-ModelInterpretability.ipynb" $(DEFECT_SET) $(QUIETER)
 	@echo "4 of 4  Writing the report"
-	@$(EXPORT) $(BIN)/python -m helpers.report "$(REPORT)"/0[1-3]-*.ipynb --folder "$(REPORT)"
+	@$(EXPORT) $(BIN)/python -m helpers.report $(foreach name,$(STEPS),"$(REPORT)/$(name).ipynb") --folder "$(REPORT)"
 
 test: test-unit test-notebooks
 
@@ -123,7 +129,7 @@ results-series: $(READY)
 
 # make bench PHOTOS=trashnet.zip WEIGHTS=mobilenet_v2.pth CIFAR=cifar10.zip  speed against others, docs/benchmarks.md (an hour)
 bench: $(READY)
-	@test -n "$(PHOTOS)" -a -n "$(WEIGHTS)" || { echo "make bench PHOTOS=trashnet.zip WEIGHTS=mobilenet_v2.pth"; exit 1; }
+	@test -n "$(PHOTOS)" -a -n "$(WEIGHTS)" -a -n "$(CIFAR)$(PARTS)" || { echo "make bench PHOTOS=trashnet.zip WEIGHTS=mobilenet_v2.pth CIFAR=cifar10.zip"; exit 1; }
 	@PATH="$$PATH:$(CURDIR)/$(BIN)" uv pip install --python $(BIN)/python --quiet --constraint constraints.txt --editable '.[bench]'
 	@$(EXPORT) $(BIN)/python benchmarks/speed.py '$(PHOTOS)' '$(WEIGHTS)' $(if $(CIFAR),--cifar '$(CIFAR)') $(if $(PARTS),--parts $(PARTS))
 

@@ -25,7 +25,7 @@ _TRIED = 16  # tasks that are done without threads, to see how long one takes
 _WORTH_A_THREAD = 0.0007  # s
 _MOST_THREADS = 8  # each may hold a photo of MAX_PIXELS
 _AHEAD = 2 * _MOST_THREADS  # results that may wait to be taken, and files of any size that may wait for a thread
-_JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}
+_JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini", "lost+found", "System Volume Information", "$RECYCLE.BIN", "@eaDir"}
 _UNFINISHED = ".helpers-{}.unfinished"
 _DAY_SECONDS = 24 * 60 * 60
 _ZIP_ERRORS = (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError)  # the last two: odd names and versions
@@ -69,12 +69,19 @@ class Archive:
         if self._zip is not None:
             self._zip.close()
 
-    def read(self, name: str) -> bytes:
-        """All bytes of one file. Raises ArchiveError where it is missing, damaged or too large."""
+    def read(self, name: str, most: int | None = None) -> bytes:
+        """All bytes of one file. Raises ArchiveError where it is missing, damaged, or too large.
+
+        most: bytes that it may have; MAX_MEMBER_BYTES, if not given.
+        """
+        most = most or MAX_MEMBER_BYTES
         try:
             if self._zip is not None:
+                _check_size(self.path, name, self._zip.getinfo(name).file_size, most)
                 return self._zip.read(name)
-            return _read_file(self.path, name)
+            file = _ordinary(self.path, name)
+            _check_size(self.path, name, file.stat().st_size, most)
+            return file.read_bytes()
         except (KeyError, FileNotFoundError):
             what = f": {name!r} is a link to nothing" if name in self.names else f" holds no {name!r}"
             raise ArchiveError(f"{self.path}{what}") from None
@@ -176,7 +183,7 @@ def _names_below(folder: Path) -> Iterator[str]:
         raise ArchiveError(f"{error.filename} cannot be listed ({error.strerror}): give the right to read it")
 
     for parent, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]  # what systems leave on a stick
+        folders[:] = [name for name in folders if not _is_junk(name)]  # what systems leave on a stick
         for name in folders:
             if (linked := Path(parent, name)).is_symlink():
                 raise ArchiveError(f"{linked} is a link to a folder, which is not followed: put the folder there")
@@ -185,12 +192,6 @@ def _names_below(folder: Path) -> Iterator[str]:
 
 def _is_junk(name: str) -> bool:
     return any(part.startswith(".") or part in _JUNK for part in PurePosixPath(name).parts)
-
-
-def _read_file(folder: Path, name: str) -> bytes:
-    file = _ordinary(folder, name)
-    _check_size(folder, name, file.stat().st_size)
-    return file.read_bytes()
 
 
 def _ordinary(folder: Path, name: str) -> Path:
@@ -222,7 +223,7 @@ def _checked_members(archive: zipfile.ZipFile, path: Path) -> list[zipfile.ZipIn
             raise ArchiveError(f"{path}: {member.filename!r} is a link or a device, not a file: leave it out")
         if member.flag_bits & 1:
             raise ArchiveError(f"{path}: {member.filename!r} is encrypted: pack the archive without a password")
-        _check_size(path, member.filename, member.file_size)
+        _check_size(path, member.filename, member.file_size, MAX_MEMBER_BYTES)
         total += member.file_size
         if not member.is_dir():
             files.append(member)
@@ -244,7 +245,7 @@ def _check_name(path: Path, name: str, seen: set[str]) -> None:
     seen.add(name)
 
 
-def _check_size(path: Path, name: str, size: int) -> None:
-    if size > MAX_MEMBER_BYTES:
-        limit = MAX_MEMBER_BYTES // 2**20
+def _check_size(path: Path, name: str, size: int, most: int) -> None:
+    if size > most:
+        limit = most // 2**20
         raise ArchiveError(f"{path}: {name!r} has {size / 2**20:.0f} MiB, over the limit of {limit} MiB: leave it out")

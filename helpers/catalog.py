@@ -122,18 +122,18 @@ def extend(dataset: Dataset, pictures: Iterable[tuple[dict, bytes]], **facts: ob
     """
     rows = []
 
-    def members(archive: Archive) -> Iterator[tuple[str, bytes]]:
-        for path in dataset.catalog["path"]:
-            yield path, archive.read(path)
+    def members() -> Iterator[tuple[str, bytes]]:
+        with Archive(dataset.path) as archive:  # closed before it is replaced, as Windows asks for
+            for path in dataset.catalog["path"]:
+                yield path, archive.read(path)
+            description = json.loads(archive.read("dataset.json")) | facts
         for row, data in pictures:
             rows.append(row | {"sha256": hashlib.sha256(data).hexdigest(), "boxes": json.dumps(row["boxes"])})
             yield row["path"], data
         known = dataset.catalog.assign(boxes=dataset.catalog["boxes"].map(json.dumps))
-        description = json.loads(archive.read("dataset.json")) | facts
         yield from _described(pd.concat([known, pd.DataFrame(rows, columns=COLUMNS)]), description)
 
-    with Archive(dataset.path) as archive:
-        return load(write_zip(dataset.path, members(archive)))
+    return load(write_zip(dataset.path, members()))
 
 
 def _described(table: pd.DataFrame, facts: dict) -> Iterator[tuple[str, bytes]]:

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
 from helpers.archives import Archive, ArchiveError, threaded
-from helpers.photos import PhotoError, decode
+from helpers.photos import MAX_BYTES, PhotoError, decode
 
 LEFT_OUT, CORRECTED, KEPT, GROUPED = "left out", "corrected", "kept", "kept in one split"
 _THUMB_PX = 16
@@ -102,7 +102,7 @@ def read_boxes(data: bytes, width: int, height: int) -> list[list]:
 
 def _look(archive: Archive, row: NamedTuple) -> _Look:
     try:
-        data = archive.read(row.source)
+        data = archive.read(row.source, MAX_BYTES)
         image, notes = decode(data, row.source)
     except (PhotoError, ArchiveError) as error:
         return _Look(0, 0, "", None, [], [(str(error), LEFT_OUT)])

@@ -57,7 +57,8 @@ def read_layout(names: Iterable[str]) -> tuple[pd.DataFrame, list[tuple[str, str
     others = set(names) - set(photos) - {name for stem, name in annotations.items() if stem in stems}
     lonely = "no photo of that name stands beside it: put it beside its photo"
     unknown = "neither a photo, by its extension, nor boxes: save it as JPEG or PNG, if it is a photo"
-    misfits = [(name, lonely if name in annotations.values() else unknown) for name in sorted(others)]
+    boxes = set(annotations.values())
+    misfits = [(name, lonely if name in boxes else unknown) for name in sorted(others)]
     misfits += [(ascii(name), "its name is not in UTF-8, or holds control characters: rename it") for name in odd]
 
     divided = _is_divided(photos)

@@ -22,6 +22,7 @@ EXTENSIONS = {
 }
 _FORMATS = list(dict.fromkeys(EXTENSIONS.values()))  # bytes from outside reach no other decoder
 MAX_PIXELS = 80_000_000
+MAX_BYTES = 8 * MAX_PIXELS  # of a file: four channels of 16 bits, not compressed
 _LEAST_PX = 4  # of the longer side: smaller pictures are tracking pixels or mistakes
 JPEG_QUALITY = 95
 _EXIF_ORIENTATION = 0x0112

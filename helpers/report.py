@@ -99,8 +99,14 @@ def _clean(notebook: nbformat.NotebookNode) -> None:
 
 
 def _without_tags(markdown: str) -> str:
-    """What stands in backticks is shown as it is in any case."""
-    return re.sub(r"(`[^`\n]*`)|[<&]", lambda found: found[1] or html.escape(found[0]), markdown)
+    """No tag and no link of it is left, whichever backticks its reader pairs: a label may hold some."""
+
+    def shown(found: re.Match) -> str:
+        if found[1] is None:
+            return html.escape(found[0]).replace("](", "]&#40;")
+        return f"<code>{html.escape(found[1]).replace('*', '&#42;').replace('_', '&#95;')}</code>"
+
+    return re.sub(r"`([^`\n]*)`|[<&]|\]\(", shown, markdown)
 
 
 def _check_executed(path: Path, notebook: nbformat.NotebookNode) -> None:

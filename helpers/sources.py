@@ -17,7 +17,7 @@ from PIL import Image
 
 from helpers import dialog, sample, session
 from helpers.archives import Archive, ArchiveError, write_zip
-from helpers.photos import EXTENSIONS
+from helpers.photos import EXTENSIONS, MAX_BYTES
 
 Members = Iterator[tuple[str, bytes]]
 Photo = tuple[str, bytes | ArchiveError]  # its name, and its bytes or why they cannot be read
@@ -121,7 +121,7 @@ def photos(where: str) -> Iterator[Photo]:
             try:
                 if suffix not in EXTENSIONS:
                     raise ArchiveError(f"no photo by its name ({suffix!r}): save it as JPEG or PNG, if it is one")
-                data = archive.read(name)
+                data = archive.read(name, MAX_BYTES)
             except ArchiveError as error:
                 data = error
             yield name, data

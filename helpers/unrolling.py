@@ -80,14 +80,14 @@ def add(dataset: Dataset, unrollings: dict[str, Unrolling], progress: Callable[[
     """
     if not unrollings:
         return dataset
-    views = sorted([*dataset.views, *unrollings])
-    with Archive(dataset.path) as archive:
-        pictures = (
-            _entry(row._asdict(), photo, faces, view, unrolling)
-            for view, unrolling in unrollings.items()
-            for row, photo, faces in _unrollable(archive, dataset.catalog, unrolling, progress)
-        )
-        return catalog.extend(dataset, pictures, views=views, unrolled=unrollings)
+
+    def pictures() -> Iterator[tuple[dict, bytes]]:
+        with Archive(dataset.path) as archive:
+            for view, unrolling in unrollings.items():
+                for row, photo, faces in _unrollable(archive, dataset.catalog, unrolling, progress):
+                    yield _entry(row._asdict(), photo, faces, view, unrolling)
+
+    return catalog.extend(dataset, pictures(), views=sorted([*dataset.views, *unrollings]), unrolled=unrollings)
 
 
 def unroll(photos: Sequence[Image.Image], unrolling: Unrolling) -> list[Image.Image | None]:

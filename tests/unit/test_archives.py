@@ -59,7 +59,7 @@ def test_a_file_without_the_right_to_read_it_is_not_called_damaged(tmp_path, mon
     def refused(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(archives, "_read_file", refused)
+    monkeypatch.setattr(archives, "_ordinary", refused)
     with pytest.raises(ArchiveError, match=r"'a\.jpg' may not be read: give the right to read it"):
         Archive(tmp_path).read("a.jpg")
 
@@ -362,3 +362,34 @@ def test_tasks_with_nothing_to_do_do_not_keep_the_others_out_of_threads():
     list(archives.threaded(work, range(20)))
     assert {places[number] for number in range(16)} == {threading.main_thread()}
     assert all(places[number] is not threading.main_thread() for number in range(16, 20))
+
+
+def test_what_is_unpacked_elsewhere_can_be_read(tmp_path):
+    with zipfile.ZipFile(write_zip(tmp_path / "a.zip", [("a", b"1")])) as archive:
+        assert archive.getinfo("a").external_attr >> 16 == 0o644
+
+
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(archives.os, "fsync", synced.append)
+    write_zip(tmp_path / "a.zip", [])
+    assert len(synced) == 1
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_a_file_that_is_larger_than_its_reader_wants_is_not_read(tmp_path, pack):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.jpg").write_bytes(bytes(3 * 2**20))
+    path = zip_of(tmp_path / "a.zip", ("a.jpg", bytes(3 * 2**20))) if pack else tmp_path / "folder"
+    with Archive(path) as archive:
+        assert len(archive.read("a.jpg", 3 * 2**20)) == 3 * 2**20
+        with pytest.raises(ArchiveError, match=r"'a\.jpg' has 3 MiB, over the limit of 2 MiB: leave it out"):
+            archive.read("a.jpg", 2 * 2**20)
+
+
+def test_what_systems_keep_on_a_disk_is_no_part_of_its_root(tmp_path):
+    for name in ("a.jpg", "$RECYCLE.BIN/b.jpg", "lost+found/c.jpg", "day/@eaDir/d.jpg", "day/e.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+    with Archive(tmp_path) as archive:
+        assert archive.names == ["a.jpg", "day/e.jpg"]

@@ -162,3 +162,10 @@ def test_photos_that_stay_in_their_archive_are_a_data_set_too(dataset, tmp_path)
     assert set(in_place.catalog["path"]) == set(dataset.catalog["path"])
     assert (in_place.classes, in_place.views) == (["blue", "red"], ["side", "top"])
     assert in_place.sha256 == dataset.sha256
+
+
+def test_look_alikes_in_two_splits_are_refused(raw, tmp_path):
+    saved = prepared(raw, tmp_path / "data.zip")
+    table = saved.catalog.assign(group="1", boxes="[]").to_csv(index=False).encode()
+    with pytest.raises(ArchiveError, match="look-alikes in two splits"):
+        catalog.load(rewritten(saved.path, tmp_path / "b.zip", **{"catalog.csv": table}))

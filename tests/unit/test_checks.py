@@ -364,3 +364,17 @@ def test_parts_that_lie_alike_are_told_from_copies_by_a_parameter_that_the_error
             assign_splits(table, **fractions, seed=0)
         table, _ = checks.check_photos(archive, layout, group_look_alikes=False)
     assert table["group"].nunique() == len(table) == 12
+
+
+def test_views_of_one_item_that_look_alike_are_no_finding(tmp_path):
+    names = [f"{label}/{view}/{label}{n}_{view}.jpg" for label in "ab" for view in "xy" for n in (1, 2)]
+    members = {name: jpeg(drawing(seed)) for seed, name in enumerate(names)}
+    members["a/y/a1_y.jpg"] = jpeg(drawing(0), quality=60)  # as a/x/a1_x.jpg
+    with Archive(write_zip(tmp_path / "r.zip", members.items())) as archive:
+        assert checks.check_photos(archive, read_layout(archive.names)[0])[1].empty
+
+
+def test_boxes_may_be_off_in_proportions_by_a_fiftieth():
+    assert checks.read_boxes(voc((10, 20, 300, 200), width=600, height=405), 120, 80)
+    with pytest.raises(ValueError, match="made for a photo of"):
+        checks.read_boxes(voc((10, 20, 300, 200), width=600, height=415), 120, 80)

@@ -150,6 +150,37 @@ def test_the_glossary_is_in_order_and_its_italics_have_a_line():
     ("target", "asked"), [(["run"], 0), (["run", "DEFECT="], 2), (["run", "DEFECT=bad one"], 2), (["pictures"], 0)]
 )
 def test_make_hands_a_defect_to_two_notebooks_where_one_is_named_or_none_is_wanted(target, asked):
-    environment = {name: value for name, value in os.environ.items() if name not in ("DEFECT", "MAKEFLAGS")}
-    how = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True, "check": True}
+    how = {"cwd": ROOT, "env": _environment(), "capture_output": True, "text": True, "check": True}
     assert subprocess.run(["make", "--dry-run", *target], **how).stdout.count('-r defect "$DEFECT"') == asked
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize(
+    ("parameters", "fixed"),
+    [
+        ("PARAMETERS=-p output_archive transfer/second.zip", "output_archive"),
+        ("PREPARATION=-p output_archive transfer/second.zip", "output_archive"),
+        ("PARAMETERS=-y '{defect: torn}'", "defect"),
+        ("PARAMETERS=-p defect_share 0.02", ""),
+    ],
+)
+def test_make_refuses_what_would_be_known_to_one_notebook_alone(parameters, fixed):
+    how = {"cwd": ROOT, "env": _environment(), "capture_output": True, "text": True, "check": True}
+    said = subprocess.run(["make", "--dry-run", "run", parameters], **how).stdout
+    assert f'test -z "{fixed}" || {{ echo "Notebook 03 would not know of another {fixed}:' in said
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_takes_nothing_but_its_own_pages_out_of_a_folder():
+    how = {"cwd": ROOT, "env": _environment(), "capture_output": True, "text": True, "check": True}
+    said = subprocess.run(["make", "--dry-run", "run", "REPORT=reports"], **how).stdout
+    (removed,) = re.findall(r"rm -f (.*)", said)
+    assert "*" not in removed
+    assert set(re.findall(r'"reports/(.+?)"', removed)) == {
+        "index.html",
+        *(f"{path.stem}.{end}" for path in sorted((ROOT / "notebooks").glob("0[1-3]*")) for end in ("ipynb", "html")),
+    }
+
+
+def _environment():
+    return {name: value for name, value in os.environ.items() if name not in ("DEFECT", "MAKEFLAGS")}

@@ -101,3 +101,9 @@ def test_damage_shows_to_the_cameras_that_can_see_it_and_changes_nothing_elsewhe
 
 def test_an_intact_carton_shows_no_damage():
     assert not any(render(PLAIN, view)[1].any() for view in CAMERAS)
+
+
+def test_the_carton_throws_its_shadow_away_from_the_light():
+    light, beside = (-1.0, 0.0, 1.0), (slice(250, 290), slice(670, 700))
+    shaded, empty = colors("top", light=light), colors("top", light=light, position=(10_000, 0))
+    assert shaded[beside].mean() < 0.7 * empty[beside].mean()

@@ -180,3 +180,10 @@ def test_the_command_says_where_the_report_is(notebook, tmp_path, monkeypatch, c
     report.main()
     assert capsys.readouterr().out == f"Report: {tmp_path / 'new' / 'index.html'}\n"
     assert (tmp_path / "new" / "01-First.html").exists()
+
+
+@pytest.mark.parametrize("label", ["`<img src=x onerror=alert(1)>``", "[ok](javascript:alert(1))", "\\`<b>`"])
+def test_no_backtick_or_link_of_a_label_reaches_a_page(label):
+    shown = report._without_tags(f"- In `*.csv`, `a < b`. Classes: {label}")
+    assert shown.startswith("- In <code>&#42;.csv</code>, <code>a &lt; b</code>. Classes: ")
+    assert not re.search(r"<(?!/?code>)|\]\(", shown)

@@ -81,3 +81,8 @@ def test_stages_that_give_maps_are_asked_in_any_network(name, size, known):
     assert (table["right"] - table["left"] == table["bottom"] - table["top"]).all()
     assert table[["left", "top"]].min(axis=None) >= 0 if known else table.empty
     assert table[["right", "bottom"]].max(axis=None) <= size if known else table.empty
+
+
+def test_of_few_photos_there_are_few_places(images):
+    table = responses.strongest(network_of_colors(), images, np.arange(2), AS_IT_IS, CPU, channels=1, places=4)
+    assert table.groupby("stage").size().tolist() == [2, 2]

@@ -194,3 +194,10 @@ def test_a_label_of_few_large_groups_is_in_all_splits_by_count():
 def test_counts_below_one_are_refused(counts):
     with pytest.raises(ValueError, match="must be at least 1 item of each label"):
         splits.assign_counts(photos(items_of(a=5, b=5)), train=counts[0], validation=counts[1], seed=0)
+
+
+def test_a_missing_test_is_drawn_from_two_items_to_learn_from():
+    items = items_of(a=3, b=3)
+    came = {item: "validation" if item[-1] == "2" else "train" for _, item in items}
+    divided, _ = divide(photos(items, split=came))
+    assert divided.groupby("label")["split"].nunique().tolist() == [3, 3]
