@@ -163,7 +163,7 @@ def _drawn(photo: Image.Image, faces: np.ndarray) -> tuple[np.ndarray, np.ndarra
     known = Image.new("L", photo.size, 255)
     pictures, shown = [], []
     for face in faces:
-        across, down = finer = _finer(face)
+        across, down = finer = _finer(face, max(photo.size) / _FACE_PX)
         fine = _seen_from_ahead(photo, face, Image.Resampling.BICUBIC, across, down)
         pictures.append(np.asarray(fine.reduce(finer)))
         inside = _seen_from_ahead(known, face, Image.Resampling.NEAREST, across, down).reduce(finer)
@@ -171,11 +171,15 @@ def _drawn(photo: Image.Image, faces: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return np.concatenate(pictures, 1), np.concatenate(shown, 1)
 
 
-def _finer(face: np.ndarray) -> tuple[int, int]:
-    """How many times finer, across and down, a face is drawn, because drawing takes single pixels, and skips some."""
+def _finer(face: np.ndarray, most: float) -> tuple[int, int]:
+    """How many times finer, across and down, a face is drawn, because drawing takes single pixels, and skips some.
+
+    most: as many as show all of the photo; a face that is seen along its own plane reaches far beyond.
+    """
     corners = _places(_CORNERS, face)
-    top, right, bottom, left = np.linalg.norm(np.roll(corners, -1, 0) - corners, axis=1)
-    return max(1, round(max(top, bottom) / _FACE_PX)), max(1, round(max(left, right) / _FACE_PX))
+    sides = np.linalg.norm(np.roll(corners, -1, 0) - corners, axis=1) / _FACE_PX
+    top, right, bottom, left = sides.clip(1, max(1, most)).round().astype(int).tolist()
+    return max(top, bottom), max(left, right)
 
 
 def _seen_from_ahead(

@@ -185,6 +185,13 @@ def test_fine_print_is_averaged_and_not_skipped(scale):
         assert np.abs(drawn[20:300, 20:300].astype(int) - 100).max() <= 45  # single pixels are 0 or 200
 
 
+def test_a_face_seen_along_its_plane_takes_no_more_memory_than_the_photo():
+    photo = Image.new("RGB", (1000, 600), (200, 200, 200))
+    along = np.array([[1.0, 0, 0], [0, 1.0, 0], [-1 / 320.001, 0, 1]])  # its right edge lies nearly at the horizon
+    assert unrolling._finer(along, 1000 / FACE) == (3, 3)
+    assert unrolling._drawn(photo, np.array([along]))[0].shape == (FACE, FACE, 3)
+
+
 def test_what_lies_half_beyond_the_photo_is_not_shown():
     photo, face = Image.new("RGB", (1000, 1000), (200, 200, 200)), np.array([[3.0, 0, 300], [0, 3.0, 301], [0, 0, 1]])
     picture, known = unrolling._drawn(photo, np.array([face]))
