@@ -77,8 +77,9 @@ def prepare(
         return _live(lambda images: images, examples, setting, copies or epochs)
     wanted = copies_wanted(epochs, copies)
     run = compute.as_function(frozen, setting.device)
-    needed = _bytes_needed(run, examples, setting, wanted)
-    room = distributed.from_first(_room(setting.cache, _digest(frozen, examples, setting)))
+    needed, room = _bytes_needed(run, examples, setting, wanted), 0
+    if needed > arrays.MEMORY_BYTES:
+        room = distributed.from_first(_room(setting.cache, _digest(frozen, examples, setting)))
     if wanted and needed <= max(arrays.MEMORY_BYTES, room / 2):
         return inputs_from(remember(frozen, examples, setting, wanted, report), examples, setting)
     why = f"{wanted} copies take {_readable(needed)}, and {_readable(room)} are free" if wanted else "as asked"

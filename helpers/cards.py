@@ -190,7 +190,7 @@ def _check(card: dict, network: nn.Module) -> None:
 def _are_backgrounds(parts: Iterable[dict]) -> bool:
     """Whether they are whole. Raises ValueError where a picture is none."""
     return all(
-        {"pictures", "roughly", "straighten"} <= set(one) and len(list(map(from_text, one["pictures"])))
+        {"pictures", "roughly", "straighten"} <= set(one) and one["pictures"] and all(map(from_text, one["pictures"]))
         for one in parts
     )
 
